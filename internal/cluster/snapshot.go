@@ -1,0 +1,125 @@
+package cluster
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Snapshot is everything that the store holds about one cluster, read at one revision. A nil pointer or a zero
+// revision means that the key is absent. A failed read is not a Snapshot: it is an error, and absence may not be
+// concluded from it.
+type Snapshot struct {
+	// ClusterID is the id of the etcd cluster that answered, RaftTerm its raft term, Revision the revision read.
+	ClusterID uint64
+	RaftTerm  uint64
+	Revision  int64
+
+	Initialize *Initialize
+	Config     *Config
+	Leader     *Leader
+	Members    []Member // sorted by name
+	Status     *Status
+	Failover   *Failover
+	Sync       *Sync
+	History    []HistoryLine
+	Failsafe   map[string]string
+	Term       *Term
+	Events     []Event // haven/events, oldest first
+}
+
+// Member returns the member of that name.
+func (s Snapshot) Member(name string) (Member, bool) {
+	for _, m := range s.Members {
+		if m.Name == name {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// Initialize is the key initialize: the system identifier, or empty while a member bootstraps the cluster.
+type Initialize struct {
+	SystemID string `json:"system_id"`
+	ModRev   int64  `json:"mod_rev"`
+}
+
+// Valid tells whether the key holds a system identifier (at least ten digits, as Patroni judges it).
+func (i *Initialize) Valid() bool {
+	if i == nil || len(i.SystemID) < 10 {
+		return false
+	}
+	return strings.Trim(i.SystemID, "0123456789") == ""
+}
+
+// Config is the key config: the dynamic configuration as the operator wrote it.
+type Config struct {
+	Raw    json.RawMessage `json:"raw"`
+	ModRev int64           `json:"mod_rev"`
+}
+
+// Leader is the key leader.
+type Leader struct {
+	Name      string `json:"name"`
+	Lease     int64  `json:"lease"`
+	CreateRev int64  `json:"create_rev"`
+	ModRev    int64  `json:"mod_rev"`
+}
+
+// Status is the key status, written by the leader.
+type Status struct {
+	Optime      LSN            `json:"optime"`
+	Slots       map[string]LSN `json:"slots,omitempty"`
+	RetainSlots []string       `json:"retain_slots,omitempty"`
+	ModRev      int64          `json:"-"`
+}
+
+// Failover is the key failover: a requested switchover (Leader set) or failover (only Candidate set).
+type Failover struct {
+	Leader      string     `json:"leader,omitempty"`
+	Candidate   string     `json:"member,omitempty"`
+	ScheduledAt *time.Time `json:"scheduled_at,omitempty"`
+	ModRev      int64      `json:"-"`
+}
+
+// Empty tells whether nothing is requested: the key is absent or holds {}.
+func (f *Failover) Empty() bool { return f == nil || (f.Leader == "" && f.Candidate == "") }
+
+// Sync is the key sync: who held every acknowledged commit when it was written.
+type Sync struct {
+	Leader string `json:"leader"`
+	// Standbys are the confirmed synchronous standbys, or in quorum mode the voters, sorted.
+	Standbys []string `json:"standbys"`
+	// Quorum is 0 in priority mode; in quorum mode, the number of other voters whose vote a candidate needs.
+	Quorum int   `json:"quorum"`
+	ModRev int64 `json:"mod_rev"`
+}
+
+// Active tells whether synchronous mode is in force: the key exists and names a leader.
+func (s *Sync) Active() bool { return s != nil && s.Leader != "" }
+
+// Has tells whether name is one of the standbys, ignoring case as PostgreSQL does for application names.
+func (s *Sync) Has(name string) bool {
+	return s != nil && slices.ContainsFunc(s.Standbys, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// HistoryLine is one change of timeline in the key history.
+type HistoryLine struct {
+	Timeline  Timeline `json:"timeline"`
+	LSN       LSN      `json:"lsn"`
+	Reason    string   `json:"reason"`
+	Timestamp string   `json:"timestamp,omitempty"`
+	NewLeader string   `json:"new_leader,omitempty"`
+}
+
+// LastTimeline is the cluster's timeline according to its history key; zero means unknown.
+func LastTimeline(h []HistoryLine) Timeline {
+	if h == nil {
+		return 0
+	}
+	if len(h) == 0 {
+		return 1
+	}
+	return h[len(h)-1].Timeline + 1
+}
