@@ -1,0 +1,250 @@
+// Package agent keeps one member in step with its cluster: it observes the store and the local server, lets
+// internal/ha decide, carries out at most one action at a time, and records what it did and why.
+//
+// The loop owns all state; it is one goroutine. Everything that may take time runs beside it (looking at the server,
+// renewing the lease, writing keys, long actions) and reports back by message. What others may read is a published
+// Status that is never changed afterwards.
+//
+// It guarantees that no action begins while another runs, that an action which does harm reads its evidence again
+// first, and that renewal stops when the loop does not turn. It leaves to the caller the etcd server, the REST
+// listener and the configuration file.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/havenha/haven/internal/bootclock"
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs"
+	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/journal"
+	"github.com/havenha/haven/internal/postgres"
+)
+
+// Options are what an agent is made of.
+type Options struct {
+	Node    *config.Node
+	Store   dcs.Store
+	Server  *postgres.Instance
+	Journal *journal.Journal
+	// Peers asks other members; it carries the TLS settings of the REST API.
+	Peers   *http.Client
+	Version string // of Haven
+	Log     *slog.Logger
+}
+
+// FatalError ends the agent because going on would do harm. The server is left as it is.
+type FatalError struct{ Reason ha.Reason }
+
+func (e *FatalError) Error() string { return e.Reason.Text }
+
+// Agent looks after one member. Make one with New, and Run it once.
+type Agent struct {
+	opt    Options
+	node   atomic.Pointer[config.Node]
+	log    *slog.Logger
+	store  dcs.Store
+	server *postgres.Instance
+
+	published atomic.Pointer[Status]
+	lastTurn  atomic.Int64 // cluster.Instant of the loop's last turn
+	paused    atomic.Bool
+	wake      chan struct{}
+
+	looks    chan lookResult
+	done     chan taskResult
+	exits    chan serverExit
+	renewals chan renewal
+	keeper   *keeper
+	writer   *keyWriter
+	chores   *chores
+	running  sync.WaitGroup
+
+	st state // owned by the loop
+}
+
+// state belongs to the loop.
+type state struct {
+	snap    cluster.Snapshot
+	known   bool
+	seenAt  time.Time
+	dynamic config.Dynamic
+	memory  ha.Memory
+
+	seen       seen
+	generation int // raised when a task begins and ends: a look from before that is stale
+	looking    bool
+	lookAgain  bool
+
+	lease    dcs.Lease
+	holder   *dcs.Holder
+	lost     bool
+	deadline cluster.Instant
+
+	process  *postgres.Server
+	ordered  bool // an end of the server is expected
+	crash    *ha.Crash
+	upstream string
+	survey   *ha.Survey
+	compare  *ha.Compare
+
+	task    *ha.Task
+	cancel  context.CancelFunc
+	outcome *ha.Outcome
+	last    ha.Decision
+
+	applied    string // fingerprint of the server settings that are in force
+	checkpoint bool   // the checkpoint after the last promotion is done
+	story      story
+	started    cluster.Instant
+}
+
+// New makes an agent. Nothing is touched before Run.
+func New(o Options) *Agent {
+	a := &Agent{
+		opt: o, log: o.Log, store: o.Store, server: o.Server,
+		wake:     make(chan struct{}, 1),
+		looks:    make(chan lookResult, 1),
+		done:     make(chan taskResult, 1),
+		exits:    make(chan serverExit, 4),
+		renewals: make(chan renewal, 1),
+	}
+	a.node.Store(o.Node)
+	a.keeper = newKeeper(a)
+	a.writer = newKeyWriter(a)
+	a.chores = &chores{result: make(chan choresDone, 1)}
+	a.st.checkpoint = true
+	a.st.started = bootclock.Now()
+	a.keeper.timing(30*time.Second, 10*time.Second)
+	a.st.dynamic, _, _ = config.ParseDynamic(config.DefaultDCS(o.Node.Format, o.Node.Bootstrap), true)
+	return a
+}
+
+// Wake makes the loop look again at once.
+func (a *Agent) Wake() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Reload takes a new configuration into use. The caller has checked that only what may change did.
+func (a *Agent) Reload(n *config.Node) {
+	a.node.Store(n)
+	a.Wake()
+}
+
+// Run looks after the member until ctx ends, then stops the server in an orderly way and hands leadership over if
+// there is somebody to take it. It returns a *FatalError if the agent must not go on.
+func (a *Agent) Run(ctx context.Context) error {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer a.running.Wait()
+	defer end()
+	if err := a.adopt(); err != nil {
+		return err
+	}
+	updates := a.store.Watch(life)
+	a.beside(life, a.keeper.run)
+	a.beside(life, a.writer.run)
+	a.look(life)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var fatal *FatalError
+		again, err := a.turn(life)
+		if errors.As(err, &fatal) {
+			return err
+		}
+		timer.Reset(again)
+		if !a.receive(ctx, life, updates, timer.C) {
+			break
+		}
+	}
+	return a.shutdown(life)
+}
+
+// receive waits for something to happen and takes it into the state; false when the agent is to stop.
+func (a *Agent) receive(ctx, life context.Context, updates <-chan dcs.Update, timer <-chan time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case u := <-updates:
+		a.takeUpdate(u)
+	case r := <-a.looks:
+		a.takeLook(life, r)
+	case r := <-a.done:
+		a.takeOutcome(life, r)
+	case e := <-a.exits:
+		a.takeExit(life, e)
+	case r := <-a.renewals:
+		a.takeRenewal(r)
+	case <-a.wake:
+		a.look(life)
+	case <-timer:
+		a.look(life)
+	}
+	return true
+}
+
+// turn decides once, and begins what was decided. It returns when to look again.
+func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
+	now := bootclock.Now()
+	a.lastTurn.Store(int64(now))
+	v := a.view(now)
+	d, m := ha.Decide(v, a.st.memory)
+	a.record(v, d)
+	a.st.memory, a.st.outcome, a.st.last = m, nil, d
+	if d.Cancel && a.st.cancel != nil {
+		a.st.cancel()
+	}
+	switch {
+	case d.Action.Kind == ha.Exit:
+		return 0, &FatalError{Reason: d.Reason}
+	case d.Action.Kind != ha.None && (a.st.task == nil || d.Action.Kind == ha.Kill):
+		a.begin(ctx, d)
+	case d.Action.Kind == ha.None && a.st.task == nil:
+		a.maintain(ctx)
+	}
+	a.publish()
+	return a.nextTurn(now, d), nil
+}
+
+// nextTurn is when to look again: as decided, but never after the deadline of the lease.
+func (a *Agent) nextTurn(now cluster.Instant, d ha.Decision) time.Duration {
+	again := max(d.Again, 10*time.Millisecond)
+	if a.st.holder != nil && !a.st.lost {
+		again = min(again, max(a.st.deadline.Sub(now), time.Millisecond))
+	}
+	return again
+}
+
+// beside runs f beside the loop; Run waits for it.
+func (a *Agent) beside(ctx context.Context, f func(context.Context)) {
+	a.running.Add(1)
+	go func() {
+		defer a.running.Done()
+		f(ctx)
+	}()
+}
+
+// adopt takes a server under its wing that runs already.
+func (a *Agent) adopt() error {
+	p, err := a.server.Adopt()
+	if err != nil {
+		return fmt.Errorf("look for a running server: %w", err)
+	}
+	if p != nil {
+		a.log.Info("adopted a running server", "pid", p.PID())
+		a.st.process = p
+		a.watchExit(p)
+	}
+	return nil
+}

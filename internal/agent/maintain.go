@@ -1,0 +1,185 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/ha"
+)
+
+// reconfigure is the one action that Decide does not know: bringing changed settings into force has no part in who
+// leads.
+const reconfigure ha.Kind = "reconfigure"
+
+// maintain does what is due while there is nothing to decide: settings that changed, slots of members, the checkpoint
+// after a promotion.
+func (a *Agent) maintain(ctx context.Context) {
+	st := &a.st
+	a.keeper.timing(st.dynamic.TTL, st.dynamic.LoopWait)
+	p := st.seen.probe
+	if p == nil || !st.known || !st.snap.Initialize.Valid() {
+		return
+	}
+	if a.settingsChanged(p.InRecovery) {
+		a.begin(ctx, ha.Decision{Action: ha.Action{Kind: reconfigure, Member: st.upstream}})
+		return
+	}
+	a.chores.start(ctx, a, p.InRecovery)
+}
+
+func (a *Agent) settingsChanged(standby bool) bool {
+	role := "primary"
+	if standby {
+		role = "replica"
+	}
+	s, _ := settings(input{node: a.node.Load(), dynamic: a.st.dynamic, snap: a.st.snap}, role, "")
+	return fingerprint(s) != a.st.applied
+}
+
+// chores keeps slots in order and makes the checkpoint after a promotion, beside the loop, one at a time.
+type chores struct {
+	busy    bool
+	last    time.Time
+	members string
+	result  chan choresDone
+}
+
+type choresDone struct{ checkpoint bool }
+
+func (c *chores) start(ctx context.Context, a *Agent, standby bool) {
+	select {
+	case r := <-c.result:
+		c.busy = false
+		a.st.checkpoint = a.st.checkpoint || r.checkpoint
+	default:
+	}
+	slots := memberSlots(a.st.snap, a.opt.Node.Name)
+	key := joined(slots, standby)
+	if c.busy || key == c.members && time.Since(c.last) < a.st.dynamic.LoopWait && a.st.checkpoint {
+		return
+	}
+	c.busy, c.last, c.members = true, time.Now(), key
+	needCheckpoint := !standby && !a.st.checkpoint
+	a.beside(ctx, func(ctx context.Context) {
+		var r choresDone
+		if err := a.keepSlots(ctx, slots, standby); err != nil && ctx.Err() == nil {
+			a.log.Warn("replication slots could not be brought in order", "error", err)
+		}
+		if needCheckpoint {
+			err := a.server.Checkpoint(ctx)
+			r.checkpoint = err == nil
+		}
+		c.result <- r
+		a.Wake()
+	})
+}
+
+// keepSlots gives each member its slot on the leader. A standby keeps none: those of its time as primary would hold
+// back WAL for ever.
+func (a *Agent) keepSlots(ctx context.Context, slots []string, standby bool) error {
+	if standby {
+		return a.server.EnsureSlots(ctx, nil, true)
+	}
+	return a.server.EnsureSlots(ctx, slots, false)
+}
+
+func joined(names []string, standby bool) string {
+	key := "primary"
+	if standby {
+		key = "standby"
+	}
+	for _, n := range names {
+		key += " " + n
+	}
+	return key
+}
+
+// stopTimeout bounds the orderly end of an agent.
+const stopTimeout = 60 * time.Second
+
+// shutdown ends the agent in an orderly way: a leader hands over to a synchronous standby that streams, or stops and
+// gives the key up; a standby stops. In pause everything is left as it is.
+func (a *Agent) shutdown(ctx context.Context) error {
+	st := &a.st
+	if st.dynamic.Pause {
+		a.log.Info("paused: the server is left running")
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	a.endTask(ctx)
+	in := input{snap: st.snap, dynamic: st.dynamic, node: a.node.Load(), lease: st.lease, holder: st.holder, process: st.process, seen: st.seen, story: st.story.copy()}
+	var e effects
+	handed := false
+	if to := a.successor(); to != "" {
+		in.action = ha.Action{Kind: ha.Switch, Member: to, Cause: stopCause(in.node.Name)}
+		err := a.switchover(ctx, in, &e)
+		handed = err == nil
+		if err != nil {
+			a.log.Warn("leadership could not be handed over before the end", "to", to, "error", err)
+		}
+	}
+	if !handed {
+		a.stopAndRelease(ctx, in)
+	}
+	m := a.member()
+	m.State = cluster.StateStopped
+	a.writer.flush(ctx, m, st.lease.ID)
+	return nil
+}
+
+func stopCause(me string) *cluster.Cause {
+	now := time.Now()
+	return &cluster.Cause{
+		Code: "agent_stopped", Certainty: cluster.Observed, At: now, Text: "Haven on " + me + " was told to stop",
+		Evidence: []cluster.Evidence{{At: now, Member: me, Text: "the agent was asked to end, and handed leadership over first"}},
+	}
+}
+
+func (a *Agent) endTask(ctx context.Context) {
+	if a.st.task == nil {
+		return
+	}
+	a.st.cancel()
+	select {
+	case r := <-a.done:
+		a.takeOutcome(ctx, r)
+	case <-ctx.Done():
+	}
+}
+
+// successor is a standby that leadership may go to when this agent ends; empty: none.
+func (a *Agent) successor() string {
+	st := &a.st
+	if st.holder == nil || st.lost || !st.known || st.seen.probe == nil || st.seen.probe.InRecovery {
+		return ""
+	}
+	for _, s := range a.serverView().Standbys {
+		m, ok := st.snap.Member(s.Name)
+		inSync := !st.snap.Sync.Active() || st.snap.Sync.Has(s.Name)
+		if ok && m.Lease != 0 && m.MayLead() && inSync && s.State == "streaming" {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+func (a *Agent) stopAndRelease(ctx context.Context, in input) {
+	if err := a.server.Stop(ctx, 0, nil); err != nil {
+		a.log.Error("the server could not be stopped; the leader key stays until its lease ends", "error", err)
+		return
+	}
+	if in.holder == nil {
+		return
+	}
+	var status *cluster.Status
+	if end, err := a.server.EndOfWAL(); err == nil {
+		status = &cluster.Status{Optime: end}
+	}
+	short, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := a.store.Release(short, *in.holder, status); err != nil {
+		a.log.Warn("the leader key could not be released; it ends with its lease", "error", err)
+	}
+}

@@ -1,0 +1,354 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/havenha/haven/internal/bootclock"
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs"
+	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/postgres"
+)
+
+// probeTimeout bounds one question to the local server.
+const probeTimeout = 2 * time.Second
+
+// seen is what one look at the local server showed.
+type seen struct {
+	disk     postgres.Disk
+	diskErr  error
+	process  ha.Process
+	probe    *postgres.Probe
+	probeErr error
+	at       cluster.Instant
+	wall     time.Time
+}
+
+type lookResult struct {
+	seen       seen
+	generation int
+}
+
+type serverExit struct {
+	process *postgres.Server
+	at      cluster.Instant
+	wall    time.Time
+}
+
+// look begins a look at the local server, unless one is on its way: then another follows it.
+func (a *Agent) look(ctx context.Context) {
+	if a.st.looking {
+		a.st.lookAgain = true
+		return
+	}
+	a.st.looking = true
+	generation, p := a.st.generation, a.st.process
+	a.beside(ctx, func(ctx context.Context) {
+		r := lookResult{seen: a.see(ctx, p), generation: generation}
+		select {
+		case a.looks <- r:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// see looks at the data directory, the processes and the server, in this order.
+func (a *Agent) see(ctx context.Context, p *postgres.Server) seen {
+	s := seen{at: bootclock.Now(), wall: time.Now()}
+	s.disk, s.diskErr = a.server.Inspect()
+	s.process = a.processState(p)
+	if s.process != ha.ProcessUp {
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	probe, err := a.server.Probe(ctx)
+	if err != nil {
+		s.probeErr = err
+		return s
+	}
+	s.probe = &probe
+	return s
+}
+
+func (a *Agent) processState(p *postgres.Server) ha.Process {
+	if p != nil && alive(p) {
+		return ha.ProcessUp
+	}
+	left, err := a.server.Processes()
+	switch {
+	case err != nil:
+		return ha.ProcessUnknown
+	case len(left) > 0:
+		return ha.ProcessOrphans
+	}
+	return ha.ProcessDown
+}
+
+func alive(p *postgres.Server) bool {
+	select {
+	case <-p.Exited():
+		return false
+	default:
+		return true
+	}
+}
+
+func (a *Agent) takeLook(ctx context.Context, r lookResult) {
+	a.st.looking = false
+	if r.generation == a.st.generation {
+		a.takeSeen(ctx, r.seen)
+	}
+	if a.st.lookAgain || r.generation != a.st.generation {
+		a.st.lookAgain = false
+		a.look(ctx)
+	}
+}
+
+func (a *Agent) takeSeen(ctx context.Context, s seen) {
+	before := a.st.seen
+	a.st.seen = s
+	if s.probe == nil {
+		return
+	}
+	a.learnUpstream(s.probe)
+	a.st.story.streamed(a.st.snap.Leader, s)
+	if before.probe == nil {
+		a.watchLoss(ctx)
+	}
+}
+
+// learnUpstream finds out, after a restart of the agent, whom the running standby follows.
+func (a *Agent) learnUpstream(p *postgres.Probe) {
+	if a.st.upstream != "" || !p.InRecovery || p.ReceiverConninfoHost == "" {
+		return
+	}
+	address := net.JoinHostPort(p.ReceiverConninfoHost, p.ReceiverConninfoPort)
+	for _, m := range a.st.snap.Members {
+		if m.Address() == address {
+			a.st.upstream = m.Name
+		}
+	}
+}
+
+// watchLoss looks again as soon as the server breaks its connection to us: a crash is seen without polling.
+func (a *Agent) watchLoss(ctx context.Context) {
+	lost := a.server.Lost()
+	a.beside(ctx, func(ctx context.Context) {
+		select {
+		case <-lost:
+			a.Wake()
+		case <-ctx.Done():
+		}
+	})
+}
+
+// watchExit reports the end of the postmaster.
+func (a *Agent) watchExit(p *postgres.Server) {
+	a.running.Add(1)
+	go func() {
+		defer a.running.Done()
+		for {
+			select {
+			case <-p.Exited():
+				a.exits <- serverExit{process: p, at: bootclock.Now(), wall: time.Now()}
+				return
+			case <-a.keeper.ended:
+				return
+			}
+		}
+	}()
+}
+
+func (a *Agent) takeExit(ctx context.Context, e serverExit) {
+	if e.process != a.st.process {
+		return
+	}
+	a.st.process = nil
+	a.st.seen.probe, a.st.seen.process = nil, ha.ProcessUnknown
+	if !a.st.ordered {
+		a.st.crash = &ha.Crash{Text: e.process.ExitStatus(), At: e.at, Wall: e.wall}
+		a.log.Warn("the server ended by itself", "pid", e.process.PID(), "status", e.process.ExitStatus())
+		a.st.story.note(e.wall, a.opt.Node.Name, "the postmaster ended: "+e.process.ExitStatus())
+	}
+	a.look(ctx)
+}
+
+func (a *Agent) takeUpdate(u dcs.Update) {
+	if u.Err != nil {
+		if a.st.known {
+			a.log.Warn("etcd cannot be read", "error", u.Err)
+		}
+		a.st.known = false
+		return
+	}
+	a.takeSnapshot(u.Snapshot)
+}
+
+// takeSnapshot takes the store's state in, unless a newer one was read already.
+func (a *Agent) takeSnapshot(s cluster.Snapshot) {
+	if s.ClusterID == a.st.snap.ClusterID && s.Revision < a.st.snap.Revision {
+		return
+	}
+	before := a.st.snap
+	a.st.snap, a.st.known, a.st.seenAt = s, true, time.Now()
+	a.st.story.leaderKey(before.Leader, s.Leader, a.opt.Node.Name)
+	if s.Config != nil && (before.Config == nil || before.Config.ModRev != s.Config.ModRev) {
+		a.takeConfig(s)
+	}
+	if h := a.st.holder; h != nil && s.Leader != nil && (s.Leader.Name != h.Name || s.Leader.ModRev > h.LeaderRev) {
+		a.st.lost = true
+	}
+}
+
+func (a *Agent) takeConfig(s cluster.Snapshot) {
+	d, warnings, err := config.ParseDynamic(s.Config.Raw, allHaven(s))
+	if err != nil {
+		a.log.Warn("the dynamic configuration cannot be used; the former one stays in force", "error", err)
+		return
+	}
+	for _, w := range warnings {
+		a.log.Warn("dynamic configuration: " + w)
+	}
+	a.st.dynamic = d
+	a.paused.Store(d.Pause)
+}
+
+func allHaven(s cluster.Snapshot) bool {
+	for _, m := range s.Members {
+		if m.Haven == nil && len(m.ConnURL) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// view puts together what Decide may look at.
+func (a *Agent) view(now cluster.Instant) ha.View {
+	st := &a.st
+	node := a.node.Load()
+	me := cluster.Member{Tags: node.Tags}
+	v := ha.View{
+		Now: now, Wall: time.Now(),
+		Me:     ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead(), Started: st.started},
+		Policy: policy(st.dynamic, node),
+		Store:  storeView(st.snap, st.known),
+		Server: a.serverView(),
+		Survey: st.survey, Compare: st.compare, Task: st.task, Outcome: st.outcome,
+		Lease: ha.Lease{ID: st.lease.ID, Held: st.holder != nil, Lost: st.lost, Deadline: st.deadline},
+	}
+	if st.holder != nil {
+		v.Lease.LeaderRev, v.Lease.TermRev = st.holder.LeaderRev, st.holder.TermRev
+	}
+	return v
+}
+
+func policy(d config.Dynamic, node *config.Node) ha.Policy {
+	p := ha.Policy{
+		TTL: d.TTL, LoopWait: d.LoopWait, RetryTimeout: d.RetryTimeout,
+		MaxLag: uint64(max(0, d.MaximumLagOnFailover)), MaxSyncLag: d.MaximumLagOnSyncNode,
+		Strict: d.SynchronousModeStrict, SyncCount: d.SynchronousNodeCount,
+		Pause: d.Pause, CheckTimeline: d.CheckTimeline,
+		UseRewind: node.PostgresWith(d).UsePgRewind, StartTimeout: d.PrimaryStartTimeout,
+		CrashHandovers: 5 * time.Minute, NotStreaming: 10 * time.Second,
+		StandbyGoneFor: 2 * time.Second, SwitchoverEvery: time.Second,
+	}
+	switch d.SynchronousMode {
+	case config.SyncOn:
+		p.Sync = ha.SyncPriority
+	case config.SyncQuorum:
+		p.Sync = ha.SyncQuorum
+	default:
+		p.Sync = ha.SyncOff
+	}
+	return p
+}
+
+func storeView(s cluster.Snapshot, known bool) ha.Store {
+	if !known {
+		return ha.Store{}
+	}
+	v := ha.Store{
+		Known: true, Revision: s.Revision, Initialize: s.Initialize, HasConfig: s.Config != nil && s.Config.Raw != nil,
+		Leader: s.Leader, Sync: s.Sync, Timeline: cluster.LastTimeline(s.History),
+	}
+	if s.Status != nil {
+		v.Optime = s.Status.Optime
+	}
+	if t := s.Term; t != nil {
+		v.Term = &ha.Term{Number: t.Number, Holder: t.Holder, State: t.State, Fence: t.Fence, ModRev: t.ModRev, Binds: t.Binds(s.Leader), Cause: t.Cause}
+	}
+	if f := s.Failover; !f.Empty() {
+		due := f.ScheduledAt == nil || !time.Now().Before(*f.ScheduledAt)
+		v.Failover = &ha.Request{Leader: f.Leader, Candidate: f.Candidate, Due: due, ModRev: f.ModRev}
+	}
+	for _, m := range s.Members {
+		v.Members = append(v.Members, memberView(m))
+	}
+	return v
+}
+
+func memberView(m cluster.Member) ha.Member {
+	return ha.Member{
+		Name: m.Name, Role: m.Role, State: m.State, Haven: m.Haven != nil, Lease: m.Lease,
+		MayLead: m.MayLead(), Priority: m.Priority(), MaySync: m.MaySync(), SyncPriority: m.SyncPriority(),
+		CloneFrom: m.Tag("clonefrom"), Position: m.Position(), Timeline: m.Timeline,
+		Checkpoint: m.CheckpointAfterPromote == nil,
+	}
+}
+
+func (a *Agent) serverView() ha.Server {
+	s := a.st.seen
+	v := ha.Server{Disk: ha.DiskUnknown, Process: s.process, Crash: a.st.crash, Upstream: a.st.upstream}
+	if v.Process == "" {
+		v.Process = ha.ProcessUnknown
+	}
+	if s.at != 0 && s.diskErr == nil {
+		diskView(&v, s.disk)
+	}
+	if p := s.probe; p != nil {
+		v.Probed, v.ProbedAt, v.InRecovery = true, s.at, p.InRecovery
+		v.SystemID, v.Timeline, v.SyncNames = p.SystemID, p.Timeline, p.SyncNames
+		v.WAL = max(p.ReceiveLSN, p.ReplayLSN)
+		if !p.InRecovery {
+			v.WAL = p.WalLSN
+		}
+		v.Streaming = p.InRecovery && p.ReceiverStatus == "streaming"
+		v.Standbys = a.standbys(p)
+	}
+	return v
+}
+
+func diskView(v *ha.Server, d postgres.Disk) {
+	switch d.Kind {
+	case postgres.DiskAbsent, postgres.DiskEmpty:
+		v.Disk = ha.DiskEmpty
+	case postgres.DiskUnfinished:
+		v.Disk = ha.DiskUnfinished
+	case postgres.DiskForeign:
+		v.Disk = ha.DiskForeign
+	case postgres.DiskData:
+		v.Disk = ha.DiskData
+		v.SystemID, v.DiskTimeline = d.Control.SystemID, d.Control.Timeline
+		v.WasPrimary = !d.StandbySignal && d.Control.Primary()
+		v.CleanStop = d.Control.Clean()
+	}
+}
+
+// standbys lists the walsenders that bear a member's name and hold that member's slot; others acknowledge for nobody.
+func (a *Agent) standbys(p *postgres.Probe) []ha.Standby {
+	var out []ha.Standby
+	for _, w := range p.Standbys {
+		for _, m := range a.st.snap.Members {
+			if strings.EqualFold(m.Name, w.Name) && m.Name != a.opt.Node.Name {
+				out = append(out, ha.Standby{Name: m.Name, State: w.State, SyncState: w.SyncState, Flush: w.Flush})
+				break
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/havenha/haven/internal/bootclock"
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/postgres"
+)
+
+// askTimeout bounds one question to another member (Patroni, leader race).
+const askTimeout = 2 * time.Second
+
+// stragglers is how long a survey waits for the last answer once all others are there: a lost host answers never.
+const stragglers = 300 * time.Millisecond
+
+// ask asks all other members at once. The last leader is asked too, though its key may be gone, so that the cause of
+// its loss can be told.
+func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
+	s := &ha.Survey{At: bootclock.Now()}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	targets := a.targets(in)
+	answers := make(chan ha.Answer, len(targets))
+	var asked sync.WaitGroup
+	for _, m := range targets {
+		asked.Go(func() { answers <- a.question(ctx, m) })
+	}
+	defer asked.Wait()
+	late := time.NewTimer(askTimeout)
+	defer late.Stop()
+	for left := len(targets); left > 0; left-- {
+		select {
+		case answer := <-answers:
+			s.Answers = append(s.Answers, answer)
+			if left == 2 {
+				late.Reset(stragglers)
+			}
+		case <-late.C:
+			cancel()
+			for ; left > 0; left-- {
+				s.Answers = append(s.Answers, <-answers)
+			}
+			left = 1
+		}
+	}
+	e.survey = s
+	return nil
+}
+
+func (a *Agent) targets(in input) []cluster.Member {
+	var out []cluster.Member
+	for _, m := range in.snap.Members {
+		if m.Name != in.node.Name {
+			out = append(out, m)
+		}
+	}
+	if old := in.story.oldLeader; old != nil && old.Name != in.node.Name {
+		if _, ok := in.snap.Member(old.Name); !ok {
+			out = append(out, *old)
+		}
+	}
+	return out
+}
+
+func (a *Agent) askOne(ctx context.Context, s cluster.Snapshot, name string) (ha.Answer, error) {
+	m, ok := s.Member(name)
+	if !ok {
+		return ha.Answer{}, fmt.Errorf("%s has no member key", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	answer := a.question(ctx, m)
+	if !answer.Reachable {
+		return answer, errors.New(answer.Error)
+	}
+	return answer, nil
+}
+
+// peerStatus is what is read of a member's GET /patroni.
+type peerStatus struct {
+	Role string `json:"role"`
+	Xlog *struct {
+		Location cluster.LSN `json:"location"`
+		Received cluster.LSN `json:"received_location"`
+		Replayed cluster.LSN `json:"replayed_location"`
+	} `json:"xlog"`
+	Timeline cluster.Timeline `json:"timeline"`
+	Tags     map[string]any   `json:"tags"`
+}
+
+// question asks one member. An answer without xlog counts as none (Patroni).
+func (a *Agent) question(ctx context.Context, m cluster.Member) ha.Answer {
+	out := ha.Answer{Name: m.Name}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.APIURL, nil)
+	if err != nil {
+		out.Error = err.Error()
+		return out
+	}
+	resp, err := a.opt.Peers.Do(req)
+	if err != nil {
+		out.Error, out.Refused = err.Error(), errors.Is(err, syscall.ECONNREFUSED)
+		return out
+	}
+	defer resp.Body.Close()
+	var st peerStatus
+	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
+		out.Error = fmt.Sprintf("unreadable answer: %v", err)
+		return out
+	}
+	if st.Xlog == nil {
+		out.Error = "its agent answers, its PostgreSQL does not"
+		return out
+	}
+	asked := cluster.Member{Tags: st.Tags, Role: cluster.Role(st.Role)}
+	out.Reachable, out.Timeline = true, st.Timeline
+	out.Primary = asked.Is(cluster.RolePrimary) || st.Xlog.Location > 0
+	out.Position = max(st.Xlog.Location, st.Xlog.Received, st.Xlog.Replayed)
+	out.MayLead, out.Priority = asked.MayLead(), asked.Priority()
+	return out
+}
+
+// compare holds the local timeline history against that of a leader, ids and switch points.
+func (a *Agent) compare(ctx context.Context, in input, e *effects) error {
+	up, err := upstreamOf(in.snap, in.action.Member, in.node.Name)
+	if err != nil {
+		return err
+	}
+	id, remoteTL, _, err := a.server.Identify(ctx, *up)
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", up.Name, err)
+	}
+	if i := in.snap.Initialize; i.Valid() && id != i.SystemID {
+		return fmt.Errorf("compare with %s: the server there is of system %s, the cluster is %s", up.Name, id, i.SystemID)
+	}
+	remote, err := a.server.TimelineHistory(ctx, *up, remoteTL)
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", up.Name, err)
+	}
+	tl, end, wasPrimary := a.localEnd(in)
+	local, err := a.server.LocalHistory(tl)
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", up.Name, err)
+	}
+	c := &ha.Compare{With: up.Name, LeaderRev: in.snap.Leader.ModRev, At: bootclock.Now()}
+	c.Diverged, c.Text = postgres.Diverged(local, tl, end, wasPrimary, remote, remoteTL)
+	a.log.Info("compared histories", "with", up.Name, "diverged", c.Diverged, "text", c.Text)
+	e.compare = c
+	return nil
+}
+
+// localEnd is the local timeline and the end of the local WAL. Of a server that did not stop cleanly the end is not
+// known, and counted as beyond everything.
+func (a *Agent) localEnd(in input) (tl cluster.Timeline, end cluster.LSN, wasPrimary bool) {
+	if p := in.seen.probe; p != nil {
+		return p.Timeline, max(p.ReceiveLSN, p.ReplayLSN), !p.InRecovery
+	}
+	d := in.seen.disk
+	wasPrimary = !d.StandbySignal && d.Control.Primary()
+	end, err := a.server.EndOfWAL()
+	if err != nil {
+		end = ^cluster.LSN(0)
+	}
+	return d.Control.Timeline, end, wasPrimary
+}

@@ -1,0 +1,107 @@
+package ha
+
+import (
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+)
+
+// Kind is the kind of an action.
+type Kind string
+
+// The closed set of actions.
+const (
+	None      Kind = "none"
+	Exit      Kind = "exit"      // end the agent; the server is left as it is
+	Bootstrap Kind = "bootstrap" // make the cluster's first database
+	Clone     Kind = "clone"     // copy Member's database into an empty data directory
+	MoveAside Kind = "moveaside" // put a data directory that cannot be used out of the way
+	Start     Kind = "start"     // start the server: AsPrimary, or as a standby of Member (none: of nobody)
+	Kill      Kind = "kill"      // end every process of the server, verified
+	StopFast  Kind = "stop"      // orderly shutdown
+	Follow    Kind = "follow"    // point a running standby at Member
+	CompareTo Kind = "compare"   // hold the local history against Member's
+	Rewind    Kind = "rewind"    // stop the server and rewind it to Member's history
+	Ask       Kind = "survey"    // ask the other members directly
+	Acquire   Kind = "acquire"   // take the leader key and begin a term
+	Resume    Kind = "resume"    // prove a leadership that the store says is ours
+	Promote   Kind = "promote"   // make the standby a primary; in synchronous modes it stays closed
+	Open      Kind = "open"      // record the promotion, and let commits be acknowledged
+	SetSync   Kind = "sync"      // one step of the synchronous set
+	Switch    Kind = "switchover"
+	HandOver  Kind = "handover" // give the leader key to Member; the server is verified stopped
+	Release   Kind = "release"  // delete the leader key; the server is verified not writable
+	DropAsk   Kind = "droprequest"
+	Repair    Kind = "repair" // write initialize or config where they are missing
+)
+
+// Destructive tells whether the action stops, rewinds, deletes or promotes, so that its basis is read again first.
+func (k Kind) Destructive() bool {
+	switch k {
+	case MoveAside, Kill, StopFast, Rewind, Promote, Open, Switch, HandOver, Release:
+		return true
+	}
+	return false
+}
+
+// Action is what is to be done.
+type Action struct {
+	Kind      Kind           `json:"kind"`
+	Member    string         `json:"member,omitempty"`
+	AsPrimary bool           `json:"as_primary,omitempty"`
+	Fence     cluster.Fence  `json:"fence,omitempty"`
+	Sync      *SyncStep      `json:"sync,omitempty"`
+	Cause     *cluster.Cause `json:"cause,omitempty"`
+	Basis     Basis          `json:"basis"`
+}
+
+// Basis is the evidence that an action was decided on.
+type Basis struct {
+	LeaderRev   int64            `json:"leader_rev"` // 0: no leader key
+	Leader      string           `json:"leader,omitempty"`
+	Term        uint64           `json:"term"`
+	SyncRev     int64            `json:"sync_rev"`
+	FailoverRev int64            `json:"failover_rev"`
+	Timeline    cluster.Timeline `json:"timeline"`
+	WAL         cluster.LSN      `json:"wal"`
+}
+
+// Reason says why.
+type Reason struct {
+	Code Code   `json:"code"`
+	Text string `json:"text"`
+}
+
+// Decision is what Decide returns.
+type Decision struct {
+	Action Action `json:"action"`
+	Reason Reason `json:"reason"`
+	// Cancel ends the task that is running.
+	Cancel bool `json:"cancel,omitempty"`
+	// Again is when to look again if nothing happens.
+	Again time.Duration `json:"again"`
+}
+
+// Memory is what decisions leave behind for later ones. It is a value: Decide returns the next one.
+type Memory struct {
+	// LeaderGone is when the leader key was first seen absent; 0 while there is one.
+	LeaderGone cluster.Instant `json:"leader_gone,omitempty"`
+	// LastLeader is the last leader seen, with the lease of its key.
+	LastLeader string `json:"last_leader,omitempty"`
+	// LastCrashHandover is when leadership was last handed over for a crash.
+	LastCrashHandover cluster.Instant `json:"last_crash_handover,omitempty"`
+	// StartFailures counts failed starts in a row.
+	StartFailures int `json:"start_failures,omitempty"`
+	// PromoteFailed is when a promotion last failed; the member does not race for a TTL after it.
+	PromoteFailed cluster.Instant `json:"promote_failed,omitempty"`
+	// RewindFailed is the leader key revision against which a rewind failed.
+	RewindFailed int64 `json:"rewind_failed,omitempty"`
+	// NotStreaming is since when a standby that should stream does not.
+	NotStreaming cluster.Instant `json:"not_streaming,omitempty"`
+	// SwitchFailed is the revision of the request that failed.
+	SwitchFailed int64 `json:"switch_failed,omitempty"`
+	// Retry is before when no clone or start is tried again.
+	Retry cluster.Instant `json:"retry,omitempty"`
+	// Sync is what the synchronous set needs remembered.
+	Sync SyncMemory `json:"sync"`
+}

@@ -1,0 +1,293 @@
+package ha
+
+import (
+	"fmt"
+	"time"
+)
+
+// rule is one step of Decide: it decides, or leaves the decision to the rules after it.
+type rule func(v View, m *Memory) (Decision, bool)
+
+// Decide says what to do next. It is total: every view has a decision.
+func Decide(v View, m Memory) (Decision, Memory) {
+	m.note(v)
+	for _, r := range []rule{
+		protect, waitForTask, waitForStore, checkSystemID, adoptedPrimary, pausedRule,
+		fillDisk, clearOrphans, leaderRules, resume, followerRules, raceRules,
+	} {
+		if d, ok := r(v, &m); ok {
+			return finish(v, d), m
+		}
+	}
+	return finish(v, wait(v, ReasonWaitProbe, "waiting for the server's state to become known")), m
+}
+
+// note brings the memory up to date with what the view shows, before any rule looks at it.
+func (m *Memory) note(v View) {
+	if v.Store.Known {
+		if l := v.Store.Leader; l != nil {
+			m.LastLeader, m.LeaderGone = l.Name, 0
+		} else if m.LeaderGone == 0 {
+			m.LeaderGone = v.Now
+		}
+	}
+	if !v.Server.RunningStandby() || v.Server.Streaming {
+		m.NotStreaming = 0
+	} else if m.NotStreaming == 0 {
+		m.NotStreaming = v.Now
+	}
+	m.noteOutcome(v)
+	m.Sync.note(v)
+}
+
+func (m *Memory) noteOutcome(v View) {
+	o := v.Outcome
+	if o == nil {
+		return
+	}
+	failed := o.Error != ""
+	switch o.Kind {
+	case Start:
+		if failed {
+			m.StartFailures++
+		} else {
+			m.StartFailures = 0
+		}
+		m.retryAfter(v, failed)
+	case Clone, Bootstrap, MoveAside, Follow, CompareTo, Kill, Repair, Open, SetSync, Resume, Acquire, Release, StopFast, DropAsk:
+		m.retryAfter(v, failed)
+	case Promote:
+		m.PromoteFailed = 0
+		if failed {
+			m.PromoteFailed = v.Now
+		}
+	case Rewind:
+		m.RewindFailed = 0
+		if failed && v.Store.Leader != nil {
+			m.RewindFailed = v.Store.Leader.ModRev
+		}
+	case Switch:
+		if failed && v.Store.Failover != nil {
+			m.SwitchFailed = v.Store.Failover.ModRev
+		}
+	case HandOver:
+		if !failed && v.Server.Crash != nil {
+			m.LastCrashHandover = v.Now
+		}
+		m.retryAfter(v, failed)
+	}
+}
+
+// retryAfter makes an action that failed wait a second before anything is tried again.
+func (m *Memory) retryAfter(v View, failed bool) {
+	m.Retry = 0
+	if failed {
+		m.Retry = v.Now.Add(time.Second)
+	}
+}
+
+func (m *Memory) mustWait(v View) bool { return v.Now.Before(m.Retry) }
+
+func finish(v View, d Decision) Decision {
+	d.Action.Basis = basis(v)
+	if d.Again == 0 {
+		d.Again = v.Policy.LoopWait
+	}
+	return d
+}
+
+func basis(v View) Basis {
+	b := Basis{Timeline: v.Server.Timeline, WAL: v.Server.WAL}
+	if l := v.Store.Leader; l != nil {
+		b.Leader, b.LeaderRev = l.Name, l.ModRev
+	}
+	if t := v.Store.Term; t != nil {
+		b.Term = t.Number
+	}
+	if s := v.Store.Sync; s != nil {
+		b.SyncRev = s.ModRev
+	}
+	if f := v.Store.Failover; f != nil {
+		b.FailoverRev = f.ModRev
+	}
+	return b
+}
+
+func wait(v View, code Code, format string, args ...any) Decision {
+	return Decision{Action: Action{Kind: None}, Reason: Reason{Code: code, Text: fmt.Sprintf(format, args...)}}
+}
+
+func act(a Action, code Code, format string, args ...any) Decision {
+	return Decision{Action: a, Reason: Reason{Code: code, Text: fmt.Sprintf(format, args...)}, Again: time.Second}
+}
+
+// protect stops a server that may be writable without a proven leadership. It comes before everything else: neither a
+// running task nor an unreadable store keeps it from acting. Pause is the named exception.
+func protect(v View, m *Memory) (Decision, bool) {
+	if v.Policy.Pause || !v.Lease.Held || !mayWrite(v) {
+		return Decision{}, false
+	}
+	if v.Task != nil && v.Task.Kind == Kill {
+		return Decision{}, false
+	}
+	switch {
+	case v.Lease.Lost:
+		return kill(ReasonLeaseLost, "demoting self because the store says that leadership is lost"), true
+	case !v.Now.Before(v.Lease.Deadline):
+		return kill(ReasonDeadline, "demoted self because leadership was not proven again before its deadline"), true
+	}
+	return Decision{}, false
+}
+
+// mayWrite counts a server as writable also while an action makes it so.
+func mayWrite(v View) bool {
+	if t := v.Task; t != nil && (t.Kind == Promote || t.Kind == Start || t.Kind == Bootstrap) {
+		return true
+	}
+	return v.Server.MayWrite()
+}
+
+// kill ends the server at once; a task that is running is cancelled for it.
+func kill(code Code, format string, args ...any) Decision {
+	d := act(Action{Kind: Kill}, code, format, args...)
+	d.Cancel = true
+	return d
+}
+
+func waitForTask(v View, m *Memory) (Decision, bool) {
+	t := v.Task
+	if t == nil {
+		return Decision{}, false
+	}
+	d := wait(v, ReasonBusy, "%s in progress", t.Kind)
+	d.Cancel = pointless(v)
+	return d, true
+}
+
+// pointless tells that the running task serves a leader that leads no more.
+func pointless(v View) bool {
+	if !v.Store.Known || v.Task.With == "" {
+		return false
+	}
+	switch v.Task.Kind {
+	case Clone, Rewind, Follow, CompareTo:
+		l := v.Store.Leader
+		return l == nil && v.Task.Kind != Clone || l != nil && l.Name == v.Me.Name
+	}
+	return false
+}
+
+func waitForStore(v View, m *Memory) (Decision, bool) {
+	if v.Store.Known {
+		return Decision{}, false
+	}
+	if v.Server.MayWrite() && !v.Lease.Held && !v.Policy.Pause && v.Now.Sub(v.Me.Started) > unprovenGrace {
+		return kill(ReasonNoProof, "stopping a primary that was found running: its leadership could not be proven within %s", unprovenGrace), true
+	}
+	d := wait(v, ReasonStoreUnknown, "DCS is not accessible")
+	d.Again = time.Second
+	return d, true
+}
+
+// unprovenGrace is how long an agent that finds a running primary may look for proof that it leads.
+const unprovenGrace = 5 * time.Second
+
+func checkSystemID(v View, m *Memory) (Decision, bool) {
+	s, i := v.Server, v.Store.Initialize
+	if s.Disk == DiskForeign {
+		return act(Action{Kind: Exit}, ReasonForeignData, "the data directory holds something that is no PostgreSQL data of this cluster"), true
+	}
+	if s.Disk != DiskData || s.SystemID == "" || !i.Valid() || s.SystemID == i.SystemID || v.Policy.Pause {
+		return Decision{}, false
+	}
+	return act(Action{Kind: Exit}, ReasonSystemID,
+		"system ID mismatch, node %s belongs to a different cluster: %s != %s", v.Me.Name, i.SystemID, s.SystemID), true
+}
+
+// adoptedPrimary looks after a primary that was found running: either the store says that it leads, and that is
+// proven now, or it is stopped.
+func adoptedPrimary(v View, m *Memory) (Decision, bool) {
+	l := v.Store.Leader
+	if v.Lease.Held || !v.Server.MayWrite() || v.Policy.Pause || l == nil || l.Name != v.Me.Name {
+		return Decision{}, false
+	}
+	if v.Now.Sub(v.Me.Started) > unprovenGrace && m.mustWait(v) {
+		return kill(ReasonNoProof, "stopping a primary whose leadership could not be proven"), true
+	}
+	return resume(v, m)
+}
+
+// pausedRule leaves everything as it is in maintenance mode, apart from leadership that is already ours.
+func pausedRule(v View, m *Memory) (Decision, bool) {
+	if !v.Policy.Pause {
+		return Decision{}, false
+	}
+	if l := v.Store.Leader; l != nil && l.Name == v.Me.Name && !v.Lease.Held && !m.mustWait(v) {
+		return resume(v, m)
+	}
+	if v.Lease.Held && v.Server.Primary() && !v.Lease.Lost {
+		if d, ok := leadPrimary(v, m); ok {
+			return d, true
+		}
+	}
+	return wait(v, ReasonPaused, "PAUSE: no action. I am (%s)", v.Me.Name), true
+}
+
+// clearOrphans ends what a postmaster left behind when it died: nothing is started, released or removed before every
+// process of the server is gone.
+func clearOrphans(v View, m *Memory) (Decision, bool) {
+	if v.Server.Process != ProcessOrphans || m.mustWait(v) {
+		return Decision{}, false
+	}
+	return act(Action{Kind: Kill}, ReasonOrphans, "the postmaster is gone and left processes behind: ending them"), true
+}
+
+// fillDisk gives a member without data its first copy.
+func fillDisk(v View, m *Memory) (Decision, bool) {
+	if v.Server.Disk != DiskEmpty && v.Server.Disk != DiskUnfinished {
+		return Decision{}, false
+	}
+	l, i := v.Store.Leader, v.Store.Initialize
+	switch {
+	case v.Server.Process != ProcessDown:
+		return kill(ReasonOrphans, "a server runs on a data directory that is empty: ending it"), true
+	case v.Lease.Held:
+		return act(Action{Kind: Release}, ReasonEmptyLeader, "releasing the leader key: the data directory is empty"), true
+	case m.mustWait(v):
+		return wait(v, ReasonCloneLater, "waiting a moment after a failure"), true
+	case l == nil && i == nil && v.Me.MayBootstrap && v.Me.MayLead:
+		return act(Action{Kind: Bootstrap}, ReasonBootstrap, "trying to bootstrap a new cluster"), true
+	case l == nil || l.Name == v.Me.Name || !i.Valid():
+		return wait(v, ReasonWaitLeader, "waiting for leader to bootstrap"), true
+	}
+	if !leaderReady(v) {
+		return wait(v, ReasonNotPromotedYet, "waiting until %s accepts writes", l.Name), true
+	}
+	from := cloneSource(v)
+	kind := "leader"
+	if from != l.Name {
+		kind = "replica"
+	}
+	return act(Action{Kind: Clone, Member: from}, ReasonClone, "trying to bootstrap from %s '%s'", kind, from), true
+}
+
+// cloneSource prefers a running member that is tagged clonefrom, so that the leader is spared.
+func cloneSource(v View) string {
+	for _, c := range v.Store.Members {
+		if c.CloneFrom && c.Name != v.Me.Name && c.Name != v.Store.Leader.Name && c.State == "running" {
+			return c.Name
+		}
+	}
+	return v.Store.Leader.Name
+}
+
+// leaderReady tells whether the leader is known to run as a primary: its term is promoted, or, for a member that
+// writes no terms, its member key says so.
+func leaderReady(v View) bool {
+	l := v.Store.Leader
+	if t := v.Store.Term; t != nil && t.Binds {
+		return t.State == "promoted"
+	}
+	c, ok := v.Store.Member(l.Name)
+	return ok && (c.Role == "primary" || c.Role == "master") && c.State == "running"
+}

@@ -1,0 +1,258 @@
+package ha
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+)
+
+// maxStartFailures is how often a leader tries to start its server in place before it gives the leader key up.
+const maxStartFailures = 3
+
+// leaderRules are those of the member that holds the leader key.
+func leaderRules(v View, m *Memory) (Decision, bool) {
+	l := v.Store.Leader
+	if !v.Lease.Held || l == nil || l.Name != v.Me.Name {
+		return Decision{}, false
+	}
+	switch {
+	case !v.Lease.Proven(v.Now):
+		d := wait(v, ReasonNoProof, "leadership is not proven at the moment: renewing before anything else")
+		d.Again = 200 * time.Millisecond
+		return d, true
+	case v.Server.Process == ProcessDown:
+		return leadWithoutServer(v, m), true
+	case v.Server.RunningStandby():
+		return leadStandby(v, m), true
+	case v.Server.Primary():
+		return leadPrimary(v, m)
+	}
+	d := wait(v, ReasonWaitProbe, "waiting for PostgreSQL to answer")
+	d.Again = 500 * time.Millisecond
+	return d, true
+}
+
+// resume proves a leadership that the store says is ours: after a restart of the agent, or when another leader has
+// just handed over.
+func resume(v View, m *Memory) (Decision, bool) {
+	l := v.Store.Leader
+	if v.Lease.Held || l == nil || l.Name != v.Me.Name {
+		return Decision{}, false
+	}
+	if m.mustWait(v) {
+		d := wait(v, ReasonResume, "could not prove that leadership is ours: trying again in a moment")
+		d.Again = 200 * time.Millisecond
+		return d, true
+	}
+	return act(Action{Kind: Resume}, ReasonResume, "the leader key names this member: proving it"), true
+}
+
+// leadWithoutServer decides for a leader whose server is verified stopped. In a synchronous mode a standby that
+// provably has every acknowledged commit takes over; otherwise the server is started where it is.
+func leadWithoutServer(v View, m *Memory) Decision {
+	if m.mustWait(v) {
+		return wait(v, ReasonStartFailed, "waiting a moment after a failure")
+	}
+	if d, ok := crashHandover(v, m); ok {
+		return d
+	}
+	if m.StartFailures >= maxStartFailures {
+		return act(Action{Kind: Release, Cause: startFailure(v)}, ReasonStartFailed,
+			"removed leader key after trying and failing to start postgres")
+	}
+	if v.Server.WasPrimary {
+		return act(Action{Kind: Start, AsPrimary: true}, ReasonStartInPlace, "starting primary after failure")
+	}
+	return act(Action{Kind: Start}, ReasonStartInPlace, "starting as readonly because i had the session lock")
+}
+
+func startFailure(v View) *cluster.Cause {
+	return &cluster.Cause{
+		Code: "start_failed", Certainty: cluster.Observed, At: v.Wall,
+		Text: fmt.Sprintf("PostgreSQL on %s could not be started again", v.Me.Name),
+	}
+}
+
+// crashHandover gives leadership away after a crash of the server. It needs synchronous mode, a candidate that holds
+// every acknowledged commit by the rule of /sync, and five minutes since the last time, because a query that crashes
+// servers must not visit them all.
+func crashHandover(v View, m *Memory) (Decision, bool) {
+	c := v.Server.Crash
+	if c == nil || !v.Store.Sync.Active() || len(v.Store.Sync.Standbys) == 0 {
+		return Decision{}, false
+	}
+	if m.LastCrashHandover != 0 && v.Now.Sub(m.LastCrashHandover) < v.Policy.CrashHandovers {
+		return Decision{}, false
+	}
+	// An answer counts only if it was asked for after the last process of the server was gone: what a standby flushed
+	// before that may not be the last of it.
+	if v.Survey == nil || v.Survey.At.Before(c.At) {
+		return act(Action{Kind: Ask}, ReasonCrashAsk, "the server crashed: asking the synchronous standbys how far they are"), true
+	}
+	best, ok := mostAdvanced(v)
+	if !ok {
+		return Decision{}, false
+	}
+	cause := &cluster.Cause{
+		Code: "server_crashed", Certainty: cluster.Observed, At: c.Wall,
+		Text: fmt.Sprintf("PostgreSQL on %s ended by itself: %s", v.Me.Name, c.Text),
+		Evidence: []cluster.Evidence{
+			{At: c.Wall, Member: v.Me.Name, Text: "the postmaster ended: " + c.Text},
+			{At: v.Wall, Member: v.Me.Name, Text: "every process of the server is verified gone"},
+			{At: v.Wall, Member: v.Me.Name, Text: fmt.Sprintf("%s holds every acknowledged commit, its WAL ends at %s", best.Name, best.Position)},
+		},
+	}
+	return act(Action{Kind: HandOver, Member: best.Name, Fence: cluster.FenceStopped, Cause: cause}, ReasonCrashHandover,
+		"the server crashed (%s): handing leadership over to %s", c.Text, best.Name), true
+}
+
+// mostAdvanced picks, among the surveyed standbys of /sync, the one with the most WAL. In priority mode every recorded
+// standby has every acknowledged commit; in quorum mode any quorum+1 voters have it among them, so that many must have
+// answered and the most advanced of them is taken.
+func mostAdvanced(v View) (Answer, bool) {
+	var best Answer
+	answered := 0
+	for _, name := range v.Store.Sync.Standbys {
+		a, ok := v.Survey.Answer(name)
+		k, known := v.Store.Member(name)
+		if !ok || !a.Reachable || a.Primary || name == v.Me.Name {
+			continue
+		}
+		answered++
+		if !a.MayLead || !known || k.Lease == 0 {
+			continue
+		}
+		if best.Name == "" || a.Position > best.Position || a.Position == best.Position && a.Priority > best.Priority {
+			best = a
+		}
+	}
+	if best.Name == "" || answered < v.Store.Sync.Quorum+1 || (v.Store.Sync.Quorum > 0 && anyAhead(v, best)) {
+		return Answer{}, false
+	}
+	return best, true
+}
+
+// anyAhead tells whether a voter that answered is ahead of the candidate, because it may not lead itself.
+func anyAhead(v View, best Answer) bool {
+	for _, name := range v.Store.Sync.Standbys {
+		if a, ok := v.Survey.Answer(name); ok && a.Reachable && name != v.Me.Name && a.Position > best.Position {
+			return true
+		}
+	}
+	return false
+}
+
+// leadStandby promotes: the leader key is ours, and the server is still a standby.
+func leadStandby(v View, m *Memory) Decision {
+	t := v.Store.Term
+	if m.PromoteFailed != 0 && v.Now.Sub(m.PromoteFailed) < v.Policy.TTL {
+		return act(Action{Kind: Release}, ReasonPromoteFailed, "releasing the leader key: the promotion failed, another member shall try")
+	}
+	if t == nil || !t.Binds || t.Holder != v.Me.Name {
+		return act(Action{Kind: Release}, ReasonReleaseNotPrimary, "releasing the leader key: it belongs to no term of this member")
+	}
+	return act(Action{Kind: Promote}, ReasonPromote, "promoted self to leader because I had the session lock")
+}
+
+// leadPrimary looks after a running primary.
+func leadPrimary(v View, m *Memory) (Decision, bool) {
+	if t := v.Store.Term; t != nil && t.Binds && t.State == cluster.TermClaimed {
+		return act(Action{Kind: Open}, ReasonOpen, "promoted: recording it and opening for writes"), true
+	}
+	if m.mustWait(v) {
+		return wait(v, ReasonLeading, "waiting a moment after a failure"), true
+	}
+	if !v.Store.Initialize.Valid() || !v.Store.HasConfig {
+		return act(Action{Kind: Repair}, ReasonRepair, "the store lacks the cluster's identifier or configuration: writing it again"), true
+	}
+	if d, ok := switchRequest(v, m); ok {
+		return d, true
+	}
+	if step := nextSync(v, m); step != nil {
+		return act(Action{Kind: SetSync, Sync: step}, ReasonSync, "%s", step.Text), true
+	}
+	d := wait(v, ReasonLeading, "no action. I am (%s), the leader with the lock", v.Me.Name)
+	d.Again = time.Second
+	return d, true
+}
+
+// switchRequest handles the key failover on the leader.
+func switchRequest(v View, m *Memory) (Decision, bool) {
+	f := v.Store.Failover
+	if f == nil || v.Policy.Pause && f.Candidate == "" {
+		return Decision{}, false
+	}
+	if !f.Due {
+		return Decision{}, false
+	}
+	if why := refuseRequest(v, m, f); why != "" {
+		return act(Action{Kind: DropAsk}, ReasonSwitchoverNo, "%s", why), true
+	}
+	candidate, why := switchCandidate(v, f)
+	if candidate == "" {
+		return act(Action{Kind: DropAsk}, ReasonSwitchoverNo, "no switchover: %s", why), true
+	}
+	what := "switchover"
+	if f.Leader == "" {
+		what = "manual failover"
+	}
+	cause := &cluster.Cause{
+		Code: "requested", Certainty: cluster.Observed, At: v.Wall, Text: what + " was requested by an operator",
+		Evidence: []cluster.Evidence{{At: v.Wall, Member: v.Me.Name, Text: "the key failover asks for it"}},
+	}
+	return act(Action{Kind: Switch, Member: candidate, Fence: cluster.FenceStopped, Cause: cause}, ReasonSwitchover,
+		"%s: demoting myself in favour of %s", what, candidate), true
+}
+
+func refuseRequest(v View, m *Memory, f *Request) string {
+	switch {
+	case f.Leader != "" && f.Leader != v.Me.Name:
+		return fmt.Sprintf("dropping a switchover request: it names %s as leader, which is %s", f.Leader, v.Me.Name)
+	case f.Candidate == v.Me.Name:
+		return "dropping a switchover request: this member is the leader already"
+	case m.SwitchFailed != 0 && m.SwitchFailed == f.ModRev:
+		return "dropping a switchover request that failed"
+	}
+	return ""
+}
+
+// switchCandidate is the requested member if it is fit, else the fittest: the one with the most WAL, then the highest
+// failover_priority.
+func switchCandidate(v View, f *Request) (name, why string) {
+	var best Standby
+	why = "no standby is streaming"
+	for _, s := range v.Server.Standbys {
+		if f.Candidate != "" && s.Name != f.Candidate {
+			continue
+		}
+		if w := unfit(v, f, s); w != "" {
+			why = w
+			continue
+		}
+		if name == "" || s.Flush > best.Flush {
+			name, best = s.Name, s
+		}
+	}
+	if name == "" && f.Candidate != "" && why == "no standby is streaming" {
+		why = fmt.Sprintf("%s is not streaming from this member", f.Candidate)
+	}
+	return name, why
+}
+
+func unfit(v View, f *Request, s Standby) string {
+	c, ok := v.Store.Member(s.Name)
+	switch {
+	case !ok || c.Lease == 0:
+		return fmt.Sprintf("%s has no live member key", s.Name)
+	case !c.MayLead:
+		return fmt.Sprintf("%s is tagged nofailover", s.Name)
+	case s.State != "streaming":
+		return fmt.Sprintf("%s is not streaming (%s)", s.Name, s.State)
+	case s.Flush.Behind(v.Server.WAL) > v.Policy.MaxLag:
+		return fmt.Sprintf("%s is %d bytes behind, maximum_lag_on_failover is %d", s.Name, s.Flush.Behind(v.Server.WAL), v.Policy.MaxLag)
+	case f.Leader != "" && v.Store.Sync.Active() && !v.Store.Sync.Has(s.Name):
+		return fmt.Sprintf("%s is not a synchronous standby; haven failover --candidate %s would use it all the same", s.Name, s.Name)
+	}
+	return ""
+}

@@ -1,0 +1,209 @@
+package ha
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+)
+
+// surveyAge is how old an answer may be that a race rests on.
+const surveyAge = 2 * time.Second
+
+// raceRules are those of every member while nobody holds the leader key (Patroni, leader race).
+func raceRules(v View, m *Memory) (Decision, bool) {
+	if v.Store.Leader != nil {
+		return Decision{}, false
+	}
+	switch {
+	case v.Server.MayWrite():
+		return primaryWithoutKey(v), true
+	case m.mustWait(v):
+		return wait(v, ReasonWaitLeader, "waiting a moment after a failure"), true
+	case v.Server.Process == ProcessDown:
+		return act(Action{Kind: Start}, ReasonStartStandby, "starting as a secondary, no leader is known"), true
+	case v.Server.RunningStandby():
+		return race(v, m), true
+	}
+	d := wait(v, ReasonWaitProbe, "waiting for PostgreSQL to answer")
+	d.Again = 500 * time.Millisecond
+	return d, true
+}
+
+// primaryWithoutKey: a leader whose key vanished creates it again, within its own deadline and only if nobody has begun
+// another term. Any other primary stops.
+func primaryWithoutKey(v View) Decision {
+	t := v.Store.Term
+	if v.Lease.Proven(v.Now) && (t == nil || t.Holder == v.Me.Name && t.ModRev == v.Lease.TermRev) {
+		cause := &cluster.Cause{Code: "key_vanished", Certainty: cluster.Observed, At: v.Wall, Text: "the leader key vanished while its holder could still prove its leadership"}
+		return act(Action{Kind: Acquire, Fence: cluster.FenceStopped, Cause: cause}, ReasonReacquire, "the leader key vanished: creating it again")
+	}
+	return kill(ReasonNoProof, "stopping a primary that has no leader key and no proof of leadership")
+}
+
+// race decides whether this standby tries to become leader.
+func race(v View, m *Memory) Decision {
+	if code, why := barred(v, m); code != "" {
+		return again(wait(v, code, "%s", why), time.Second)
+	}
+	if v.Survey == nil || v.Survey.At.Before(m.LeaderGone) || v.Now.Sub(v.Survey.At) > surveyAge {
+		return act(Action{Kind: Ask}, ReasonSurvey, "there is no leader: asking the other members")
+	}
+	if code, why := outrun(v, m); code != "" {
+		return again(wait(v, code, "%s", why), time.Second)
+	}
+	return act(Action{Kind: Acquire, Fence: raceFence(v), Cause: inferCause(v, m)}, ReasonAcquire,
+		"promoted self to leader by acquiring session lock")
+}
+
+func again(d Decision, after time.Duration) Decision {
+	d.Again = after
+	return d
+}
+
+func raceFence(v View) cluster.Fence {
+	if v.Store.Term == nil {
+		return cluster.FenceBootstrap
+	}
+	return cluster.FenceLease
+}
+
+// barred tells why this member does not even ask: the rules that need nobody's answer.
+func barred(v View, m *Memory) (Code, string) {
+	t, s, f := v.Store.Term, v.Store.Sync, v.Store.Failover
+	switch {
+	case t != nil && t.State == cluster.TermClaimed && t.Fence == cluster.FenceVoters:
+		return ReasonTermClaimed, fmt.Sprintf("term %d is claimed by %s and neither promoted nor void: nobody promotes by the ordinary rules", t.Number, t.Holder)
+	case !v.Me.MayLead:
+		return ReasonNoFailover, "following a different leader because I am not allowed to promote"
+	case m.PromoteFailed != 0 && v.Now.Sub(m.PromoteFailed) < v.Policy.TTL:
+		return ReasonRecentlyFailed, "not racing: a promotion of this member failed a short time ago"
+	case s.Active() && !manualFailoverTo(f, v.Me.Name) && s.Quorum == 0 && s.Leader != v.Me.Name && !s.Has(v.Me.Name):
+		return ReasonNotSynchronous, fmt.Sprintf("not racing: synchronous mode is on, and only %s may have every commit", namesOf(s))
+	case v.Server.WAL.Behind(v.Store.Optime) > v.Policy.MaxLag:
+		return ReasonLag, fmt.Sprintf("My wal position exceeds maximum replication lag: %d bytes behind", v.Server.WAL.Behind(v.Store.Optime))
+	case v.Policy.CheckTimeline && v.Store.Timeline != 0 && v.Server.Timeline < v.Store.Timeline:
+		return ReasonOldTimeline, fmt.Sprintf("not racing: timeline %d is older than the cluster's %d", v.Server.Timeline, v.Store.Timeline)
+	}
+	return "", ""
+}
+
+func manualFailoverTo(f *Request, name string) bool {
+	return f != nil && f.Leader == "" && f.Candidate == name
+}
+
+func namesOf(s *cluster.Sync) string {
+	text := s.Leader
+	for _, n := range s.Standbys {
+		text += ", " + n
+	}
+	return text
+}
+
+// outrun tells why another member should lead, by what the others answered.
+func outrun(v View, m *Memory) (Code, string) {
+	if f := v.Store.Failover; f != nil && f.Candidate != "" && f.Candidate != v.Me.Name {
+		if a, ok := v.Survey.Answer(f.Candidate); ok && a.Reachable && a.MayLead {
+			return ReasonLeaveToCandidate, fmt.Sprintf("leaving the leader key to %s, which was asked for", f.Candidate)
+		}
+	}
+	s := v.Store.Sync
+	votes := 0
+	if s.Active() && s.Leader != v.Me.Name && !s.Has(v.Me.Name) {
+		votes = -1
+	}
+	for _, a := range v.Survey.Answers {
+		code, why := ahead(v, a)
+		if code != "" {
+			return code, why
+		}
+		if a.Reachable && voter(s, a.Name) && a.Position > 0 && a.Position <= v.Server.WAL {
+			votes++
+		}
+	}
+	if s.Active() && s.Quorum > 0 && s.Leader != v.Me.Name && votes < s.Quorum {
+		return ReasonNoQuorum, fmt.Sprintf("not racing: %d of the %d votes that the synchronous quorum needs", max(votes, 0), s.Quorum)
+	}
+	return "", ""
+}
+
+func voter(s *cluster.Sync, name string) bool {
+	return s.Active() && (s.Has(name) || s.Leader == name)
+}
+
+// ahead tells whether that member must be left to lead.
+func ahead(v View, a Answer) (Code, string) {
+	s := v.Store.Sync
+	switch {
+	case !a.Reachable:
+		return "", ""
+	case a.Primary:
+		return ReasonPrimaryAlive, fmt.Sprintf("Primary (%s) is still alive", a.Name)
+	case !a.MayLead && !(s.Active() && s.Quorum > 0 && voter(s, a.Name)):
+		return "", ""
+	case s.Active() && s.Quorum == 0 && !voter(s, a.Name):
+		return "", "" // in priority mode only the recorded members are asked
+	case s.Active() && s.Leader == a.Name:
+		return "", "" // the former leader may have commits that it never acknowledged
+	case a.Position > v.Server.WAL:
+		return ReasonBehind, fmt.Sprintf("Wal position of %s is ahead of my wal position", a.Name)
+	case a.Position == v.Server.WAL && a.MayLead && a.Priority > priority(v):
+		return ReasonPriority, fmt.Sprintf("%s has equally tolerable WAL position and priority %d, while this node has priority %d", a.Name, a.Priority, priority(v))
+	}
+	return "", ""
+}
+
+func priority(v View) int {
+	if me, ok := v.Store.Member(v.Me.Name); ok {
+		return me.Priority
+	}
+	return 1
+}
+
+// inferCause says why there is no leader, from what the old leader's key, member key and address show.
+func inferCause(v View, m *Memory) *cluster.Cause {
+	c := &cluster.Cause{At: v.Wall, Certainty: cluster.Unknown, Code: "no_leader", Text: "no leader was known"}
+	old := m.LastLeader
+	if old == "" {
+		return c
+	}
+	if old == v.Me.Name {
+		c.Code, c.Text = "own_lease_ended", "this member's own leadership had ended"
+		return c
+	}
+	_, keyLeft := v.Store.Member(old)
+	a, asked := v.Survey.Answer(old)
+	switch {
+	case keyLeft:
+		c.Code, c.Certainty = "released", cluster.Observed
+		c.Text = fmt.Sprintf("%s gave the leader key up; its member key is still there", old)
+	case asked && a.Refused:
+		c.Code, c.Certainty = "agent_gone", cluster.Inferred
+		c.Text = fmt.Sprintf("the agent of %s is gone: its lease ended, and its host refuses connections to its address", old)
+	case asked && a.Reachable:
+		c.Code, c.Certainty = "lease_not_renewed", cluster.Inferred
+		c.Text = fmt.Sprintf("%s did not renew its lease in time, though its agent answers (it was hung, or cut off from etcd)", old)
+	default:
+		c.Code, c.Certainty = "host_silent", cluster.Inferred
+		c.Text = fmt.Sprintf("%s does not answer at all: its host is lost, cut off or frozen, and its lease ended", old)
+	}
+	c.Evidence = causeEvidence(v, old, keyLeft, a)
+	return c
+}
+
+func causeEvidence(v View, old string, keyLeft bool, a Answer) []cluster.Evidence {
+	say := func(format string, args ...any) cluster.Evidence {
+		return cluster.Evidence{At: v.Wall, Member: v.Me.Name, Text: fmt.Sprintf(format, args...)}
+	}
+	out := []cluster.Evidence{say("the leader key of %s is gone from etcd", old)}
+	if !keyLeft {
+		out = append(out, say("the member key of %s, on the same lease, is gone too", old))
+	}
+	if a.Error != "" {
+		out = append(out, say("asking %s directly: %s", old, a.Error))
+	}
+	if a.Reachable {
+		out = append(out, say("%s answers; in recovery: %v; WAL position %s", old, !a.Primary, a.Position))
+	}
+	return out
+}

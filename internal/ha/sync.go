@@ -1,0 +1,323 @@
+package ha
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/havenha/haven/internal/cluster"
+)
+
+// Placeholder stands in synchronous_standby_names where commits must wait although no standby is there. The name is
+// Patroni's, so that its members understand it.
+const Placeholder = "__patroni_strict_sync_replica_placeholder__"
+
+// SyncStep is one step of the synchronous set: either synchronous_standby_names in PostgreSQL or the key /sync. Never
+// both: what may acknowledge a commit and what may be promoted must overlap between any two steps.
+type SyncStep struct {
+	// Names is the new value of synchronous_standby_names; nil: it stays.
+	Names *string `json:"names,omitempty"`
+	// Record is the new /sync; nil: it stays. Delete removes the key.
+	Record *cluster.Sync `json:"record,omitempty"`
+	Delete bool          `json:"delete,omitempty"`
+	Text   string        `json:"text"`
+}
+
+// SyncMemory is what the transitions remember.
+type SyncMemory struct {
+	// Names is the value of synchronous_standby_names last seen, LSN the primary's position when it was first seen. A
+	// standby is confirmed once it has flushed that far: everything acknowledged under older names is then on it.
+	Names string      `json:"names"`
+	LSN   cluster.LSN `json:"lsn"`
+	// Missing is since when a synchronous standby does not stream.
+	Missing map[string]cluster.Instant `json:"missing,omitempty"`
+}
+
+func (m *SyncMemory) note(v View) {
+	if !v.Server.Primary() {
+		*m = SyncMemory{}
+		return
+	}
+	if m.LSN == 0 || m.Names != v.Server.SyncNames {
+		m.Names, m.LSN = v.Server.SyncNames, v.Server.WAL
+	}
+	missing := map[string]cluster.Instant{}
+	for _, name := range ParseNames(v.Server.SyncNames).Names {
+		if _, ok := streaming(v, name); ok || name == Placeholder {
+			continue
+		}
+		missing[name] = v.Now
+		if since, ok := m.Missing[name]; ok {
+			missing[name] = since
+		}
+	}
+	m.Missing = missing
+}
+
+func streaming(v View, name string) (Standby, bool) {
+	for _, s := range v.Server.Standbys {
+		if strings.EqualFold(s.Name, name) && s.State == "streaming" {
+			return s, true
+		}
+	}
+	return Standby{}, false
+}
+
+// nextSync is the next step towards the synchronous set that the policy asks for; nil: it is reached.
+func nextSync(v View, m *Memory) *SyncStep {
+	rec := v.Store.Sync
+	switch {
+	case v.Policy.Sync == SyncOff && rec == nil:
+		return nil
+	case v.Policy.Sync == SyncOff:
+		return switchOff(v)
+	case !rec.Active() || rec.Leader != v.Me.Name:
+		return record(nil, 0, v.Me.Name)
+	}
+	active := eligible(v, m)
+	if len(active) == 0 && v.Policy.Strict {
+		return strictWithoutStandby(v)
+	}
+	if v.Policy.Sync == SyncQuorum {
+		return nextQuorum(v, m, active)
+	}
+	return nextPriority(v, m, active)
+}
+
+// switchOff empties the names first only after /sync is gone: while the key stands, its standbys must have every
+// commit.
+func switchOff(v View) *SyncStep {
+	return &SyncStep{Delete: true, Text: "Disabled synchronous replication"}
+}
+
+func record(names []string, quorum int, me string) *SyncStep {
+	s := cluster.Sync{Leader: me, Standbys: slices.Sorted(slices.Values(names)), Quorum: quorum}
+	return &SyncStep{Record: &s, Text: fmt.Sprintf("Synchronous standby status assigned to %v, quorum %d", s.Standbys, quorum)}
+}
+
+func setNames(value string) *SyncStep {
+	return &SyncStep{Names: &value, Text: fmt.Sprintf("Assigning synchronous_standby_names to %q", value)}
+}
+
+// strictWithoutStandby keeps commits waiting: for the recorded standbys, or for the placeholder.
+func strictWithoutStandby(v View) *SyncStep {
+	rec, names := v.Store.Sync, Names{Count: 1, Any: v.Policy.Sync == SyncQuorum}
+	names.Names = rec.Standbys
+	if len(names.Names) == 0 {
+		names.Names = []string{Placeholder}
+	}
+	names.Count = max(1, len(names.Names)-rec.Quorum)
+	if v.Server.SyncNames == names.String() {
+		return nil
+	}
+	return setNames(names.String())
+}
+
+// eligible lists the members that may be synchronous standbys now, best first: higher sync_priority, already
+// synchronous, more WAL; members that may not lead come last. One that has just gone stays for a short while, so that
+// a reconnect does not cost the protection.
+func eligible(v View, m *Memory) []string {
+	type candidate struct {
+		name    string
+		member  Member
+		present bool
+		flush   cluster.LSN
+	}
+	var list []candidate
+	for _, c := range v.Store.Members {
+		if c.Name == v.Me.Name || !c.MaySync || c.Lease == 0 {
+			continue
+		}
+		s, ok := streaming(v, c.Name)
+		since, gone := m.Sync.Missing[c.Name]
+		switch {
+		case ok && tooFarBehind(v, s):
+		case ok:
+			list = append(list, candidate{c.Name, c, true, s.Flush})
+		case gone && v.Store.Sync.Has(c.Name) && v.Now.Sub(since) < v.Policy.StandbyGoneFor:
+			list = append(list, candidate{c.Name, c, false, 0})
+		}
+	}
+	sort.SliceStable(list, func(i, j int) bool {
+		a, b := list[i], list[j]
+		switch {
+		case a.member.MayLead != b.member.MayLead:
+			return a.member.MayLead
+		case a.member.SyncPriority != b.member.SyncPriority:
+			return a.member.SyncPriority > b.member.SyncPriority
+		case v.Store.Sync.Has(a.name) != v.Store.Sync.Has(b.name):
+			return v.Store.Sync.Has(a.name)
+		case inNames(v, a.name) != inNames(v, b.name):
+			return inNames(v, a.name)
+		case a.flush != b.flush:
+			return a.flush > b.flush
+		}
+		return a.name < b.name
+	})
+	out := make([]string, len(list))
+	for i, c := range list {
+		out[i] = c.name
+	}
+	return out
+}
+
+func inNames(v View, name string) bool {
+	return slices.Contains(ParseNames(v.Server.SyncNames).Names, name)
+}
+
+func tooFarBehind(v View, s Standby) bool {
+	return v.Policy.MaxSyncLag > 0 && s.Flush.Behind(v.Server.WAL) > uint64(v.Policy.MaxSyncLag)
+}
+
+// confirmed tells whether a listed standby has flushed all that was acknowledged before it was listed.
+func confirmed(v View, m *Memory, name string) bool {
+	s, ok := streaming(v, name)
+	if !ok || !inNames(v, name) {
+		return false
+	}
+	if v.Store.Sync.Has(name) {
+		return true
+	}
+	return s.Flush >= m.Sync.LSN && (s.SyncState == "sync" || s.SyncState == "quorum")
+}
+
+// nextPriority: every name acknowledges every commit. A standby leaves /sync before it leaves the names, and enters the
+// names before it enters /sync.
+func nextPriority(v View, m *Memory, active []string) *SyncStep {
+	rec := v.Store.Sync
+	want := active[:min(max(1, v.Policy.SyncCount), len(active))]
+	if kept := intersect(rec.Standbys, want); len(kept) < len(rec.Standbys) || rec.Quorum != 0 {
+		return record(kept, 0, v.Me.Name)
+	}
+	names := Names{Names: slices.Sorted(slices.Values(want)), Count: len(want)}.String()
+	if v.Server.SyncNames != names {
+		return setNames(names)
+	}
+	var ready []string
+	for _, n := range want {
+		if confirmed(v, m, n) || rec.Has(n) {
+			ready = append(ready, n)
+		}
+	}
+	if len(ready) != len(rec.Standbys) {
+		return record(ready, 0, v.Me.Name)
+	}
+	return nil
+}
+
+func intersect(a, b []string) []string {
+	var out []string
+	for _, n := range a {
+		if slices.Contains(b, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func minus(a, b []string) []string {
+	var out []string
+	for _, n := range a {
+		if !slices.Contains(b, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Names is a value of synchronous_standby_names.
+type Names struct {
+	Names []string
+	Count int // of standbys that a commit waits for
+	Any   bool
+}
+
+// String renders the value: one name, N (a,b) or ANY N (a,b). Names that are no plain identifiers are quoted.
+func (n Names) String() string {
+	if len(n.Names) == 0 {
+		return ""
+	}
+	quoted := make([]string, len(n.Names))
+	for i, name := range n.Names {
+		quoted[i] = quoteName(name)
+	}
+	list := strings.Join(quoted, ",")
+	switch {
+	case n.Any:
+		return fmt.Sprintf("ANY %d (%s)", n.Count, list)
+	case len(n.Names) == 1:
+		return list
+	}
+	return fmt.Sprintf("%d (%s)", n.Count, list)
+}
+
+func quoteName(name string) string {
+	plain := strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
+	if plain && name != "" && (name[0] > '9') && !strings.EqualFold(name, "any") && !strings.EqualFold(name, "first") {
+		return name
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+// ParseNames reads what String writes, and PostgreSQL's FIRST N (...) and plain lists besides.
+func ParseNames(value string) Names {
+	s := strings.TrimSpace(value)
+	n := Names{Count: 1}
+	if open := strings.IndexByte(s, '('); open >= 0 && strings.HasSuffix(s, ")") {
+		words := strings.Fields(s[:open])
+		if len(words) > 0 && strings.EqualFold(words[0], "any") {
+			n.Any = true
+		}
+		if len(words) > 0 {
+			n.Count, _ = strconv.Atoi(words[len(words)-1])
+		}
+		s = s[open+1 : len(s)-1]
+	}
+	n.Names = splitNames(s)
+	n.Count = min(n.Count, len(n.Names))
+	return n
+}
+
+func splitNames(s string) []string {
+	var out []string
+	var cur strings.Builder
+	quoted := false
+	flush := func() {
+		if name := strings.TrimSpace(cur.String()); name != "" {
+			out = append(out, name)
+		}
+		cur.Reset()
+	}
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"' && quoted && i+1 < len(s) && s[i+1] == '"':
+			cur.WriteByte('"')
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			flush()
+		default:
+			cur.WriteByte(c)
+		}
+	}
+	flush()
+	return out
+}
+
+// NamesFor is the value of synchronous_standby_names under which a leader may start its server: the standbys that /sync
+// records, so that nothing is acknowledged that they do not have. A member that does not own /sync stays closed.
+func NamesFor(p Policy, s *cluster.Sync, me string) string {
+	switch {
+	case p.Sync == SyncOff && !s.Active():
+		return ""
+	case !s.Active() || s.Leader != me:
+		return Placeholder
+	case len(s.Standbys) == 0 && p.Strict:
+		return Names{Names: []string{Placeholder}, Count: 1, Any: p.Sync == SyncQuorum}.String()
+	}
+	n := Names{Names: s.Standbys, Count: len(s.Standbys) - s.Quorum, Any: s.Quorum > 0 || p.Sync == SyncQuorum}
+	return n.String()
+}
