@@ -1,0 +1,323 @@
+// Package app puts a node together: the only place where concrete types meet. New makes and binds everything, Run runs
+// it until its context ends, and takes it down in the reverse order.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/havenha/haven/internal/agent"
+	"github.com/havenha/haven/internal/api"
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/journal"
+	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/proxy"
+)
+
+// Options are what a node is made from.
+type Options struct {
+	Node *config.Node
+	// Load reads the configuration again, for a reload.
+	Load    func() (*config.Node, config.Report)
+	Version string
+	Log     *slog.Logger
+	Env     []string
+}
+
+// Node is one running node: the roles whose sections are present.
+type Node struct {
+	opt    Options
+	log    *slog.Logger
+	etcd   *etcd.Server // nil: no embedded member
+	store  *etcd.Client
+	server *postgres.Instance // nil: no database
+	agent  *agent.Agent       // nil: no database
+	proxy  *proxy.Proxy       // nil: no proxy
+	api    *api.Server
+	stack  teardown
+}
+
+// New checks and binds everything. Nothing of PostgreSQL is touched before Run.
+func New(ctx context.Context, o Options) (*Node, error) {
+	n := &Node{opt: o, log: o.Log}
+	if err := n.build(ctx); err != nil {
+		n.stack.unwind(o.Log)
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) build(ctx context.Context) error {
+	c := n.opt.Node
+	if busy := c.BusyPorts(); len(busy) > 0 {
+		return &ConfigError{Report: config.Report{Faults: busy}}
+	}
+	for _, step := range []func(context.Context) error{
+		n.makeDirs, n.openDatabase, n.startEtcd, n.openStore, n.buildAgent, n.buildProxy, n.buildAPI,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ConfigError is a node that cannot start as it is configured.
+type ConfigError struct{ Report config.Report }
+
+func (e *ConfigError) Error() string { return e.Report.String() }
+
+// makeDirs makes the state directory, for nobody else to read.
+func (n *Node) makeDirs(context.Context) error {
+	if err := os.MkdirAll(n.opt.Node.Dir(), 0o700); err != nil {
+		return fmt.Errorf("state directory: %w: make it writable, or set haven.state_dir", err)
+	}
+	return nil
+}
+
+func (n *Node) openDatabase(context.Context) error {
+	c := n.opt.Node
+	if c.Postgres == nil {
+		return nil
+	}
+	o, err := postgresOptions(c, n.opt.Env, n.log)
+	if err != nil {
+		return err
+	}
+	if err := postgres.CheckDataDir(o.DataDir, o.RunAs); err != nil {
+		return err
+	}
+	if n.server, err = postgres.New(o); err != nil {
+		return err
+	}
+	n.stack.push("postgresql connections", func() { n.server.Close() })
+	if major := n.server.Version() / 10000; major < 13 {
+		return fmt.Errorf("PostgreSQL %d is too old: Haven needs 13 or later", major)
+	} else if major == 13 {
+		n.log.Warn("PostgreSQL 13 is past its end of life: upgrade to 14 or later")
+	}
+	return n.checkDisk()
+}
+
+// checkDisk refuses a data directory that is not PostgreSQL's, or of another major version, before anything is started.
+func (n *Node) checkDisk() error {
+	d, err := n.server.Inspect()
+	if err != nil {
+		return err
+	}
+	major := n.server.Version() / 10000
+	switch {
+	case d.Kind == postgres.DiskForeign:
+		return fmt.Errorf("%s is not empty and holds no PostgreSQL database: Haven touches nothing that it cannot recognise; name an empty directory, or move these files away", n.server.DataDir())
+	case d.Kind == postgres.DiskData && d.Control.Version != 0 && d.Control.Version != major:
+		return fmt.Errorf("%s is a database of PostgreSQL %d, the programs are of version %d: set postgresql.bin_dir to those of version %d", n.server.DataDir(), d.Control.Version, major, d.Control.Version)
+	}
+	return nil
+}
+
+func (n *Node) startEtcd(ctx context.Context) error {
+	c := n.opt.Node
+	if !c.Etcd.Embedded {
+		return nil
+	}
+	o := etcd.ServerOptions{
+		Name: c.Name, DataDir: filepath.Join(c.Dir(), "etcd"), Token: c.Etcd.Token, ElectionTimeout: c.Etcd.ElectionTimeout,
+		CACert: c.Etcd.PeerTLS.CAFile, Cert: c.Etcd.PeerTLS.CertFile, Key: c.Etcd.PeerTLS.KeyFile,
+		Log: n.log.With("component", "etcd"),
+	}
+	for _, m := range c.Etcd.Members {
+		o.Members = append(o.Members, etcd.ServerMember{Name: m.Name, Client: m.Client, Peer: m.Peer})
+	}
+	s, err := etcd.StartServer(ctx, o)
+	if err != nil {
+		return fmt.Errorf("embedded etcd: %w", err)
+	}
+	n.etcd = s
+	n.stack.push("embedded etcd", s.Stop)
+	return nil
+}
+
+func (n *Node) openStore(context.Context) error {
+	o, err := StoreOptions(n.opt.Node, n.log)
+	if err != nil {
+		return err
+	}
+	if n.store, err = etcd.Open(o); err != nil {
+		return err
+	}
+	n.stack.push("etcd client", func() { n.store.Close() })
+	return nil
+}
+
+func (n *Node) buildAgent(context.Context) error {
+	c := n.opt.Node
+	if n.server == nil {
+		return nil
+	}
+	j, err := journal.Open(filepath.Join(c.Dir(), "journal"), c.Haven.JournalSize)
+	if err != nil {
+		return err
+	}
+	n.stack.push("journal", j.Close)
+	peers, err := peerClient(c)
+	if err != nil {
+		return err
+	}
+	n.agent = agent.New(agent.Options{
+		Node: c, Store: n.store, Server: n.server, Journal: j, Peers: peers, Version: n.opt.Version, Log: n.log.With("component", "agent"),
+	})
+	return nil
+}
+
+func (n *Node) buildProxy(context.Context) error {
+	c := n.opt.Node
+	if c.Proxy == nil {
+		return nil
+	}
+	checks, err := peerClient(c)
+	if err != nil {
+		return err
+	}
+	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.store, HTTP: checks, Log: n.log.With("component", "proxy"), Scope: c.Scope})
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+func (n *Node) buildAPI(context.Context) error {
+	c := n.opt.Node
+	peers, err := peerClient(c)
+	if err != nil {
+		return err
+	}
+	n.api, err = api.New(api.Options{
+		Node: c.RESTAPI, Source: n.source(), Store: n.store, Wake: n.wake, Reload: n.Reload, Peers: peers,
+		Log: n.log.With("component", "restapi"), Version: n.opt.Version,
+	})
+	return err
+}
+
+func (n *Node) wake() {
+	if n.agent != nil {
+		n.agent.Wake()
+	}
+}
+
+// Run runs the node until ctx ends or a part of it fails, and takes it down.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.stack.unwind(n.log)
+	if err := n.awaitStore(ctx); err != nil {
+		return err
+	}
+	if err := n.refuseTwin(ctx); err != nil {
+		return err
+	}
+	return n.runParts(ctx)
+}
+
+// runParts runs agent, proxy and REST API. The agent ends first: the others serve until it has handed over.
+func (n *Node) runParts(ctx context.Context) error {
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	core, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	parts := make(chan error, 3)
+	count := 0
+	begin := func(name string, ctx context.Context, run func(context.Context) error) {
+		count++
+		go func() {
+			err := run(ctx)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", name, err)
+				cancel(err)
+			}
+			parts <- err
+		}()
+	}
+	begin("restapi", serving, n.api.Run)
+	if n.proxy != nil {
+		begin("proxy", serving, n.proxy.Run)
+	}
+	var errs []error
+	if n.agent != nil {
+		errs = append(errs, n.agent.Run(core))
+	} else {
+		<-core.Done()
+	}
+	stopServing()
+	for range count {
+		errs = append(errs, <-parts)
+	}
+	return errors.Join(errs...)
+}
+
+// storeRetry is how long a start waits before it asks an unreachable etcd again (Patroni).
+const storeRetry = 5 * time.Second
+
+// awaitStore waits until etcd answers. What will not mend itself (a wrong password, a certificate) ends the start.
+func (n *Node) awaitStore(ctx context.Context) error {
+	for {
+		err := n.store.Ping(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, etcd.ErrAuth) || errors.Is(err, etcd.ErrTLS):
+			return err
+		}
+		n.log.Warn("waiting on etcd", "error", err)
+		wait := storeRetry
+		if n.etcd != nil {
+			wait = 100 * time.Millisecond
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// twinTimeout bounds the question to a member of our own name.
+const twinTimeout = 3 * time.Second
+
+// refuseTwin ends the start if a member of this name runs elsewhere: both would write the same keys.
+func (n *Node) refuseTwin(ctx context.Context) error {
+	if n.agent == nil {
+		return nil
+	}
+	name := n.opt.Node.Name
+	snap, err := n.store.Snapshot(ctx)
+	if err != nil {
+		return nil // the agent waits for the store by itself
+	}
+	m, ok := snap.Member(name)
+	if !ok || m.APIBase() == "" {
+		return nil
+	}
+	peers, err := peerClient(n.opt.Node)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, twinTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.APIBase()+"/liveness", nil)
+	if err != nil {
+		return nil
+	}
+	resp, err := peers.Do(req)
+	if err != nil {
+		return nil
+	}
+	resp.Body.Close()
+	return fmt.Errorf("Can't start; there is already a node named '%s' running (at %s): give this one another name", name, m.APIBase())
+}

@@ -1,0 +1,170 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/havenha/haven/internal/agent"
+	"github.com/havenha/haven/internal/api"
+	"github.com/havenha/haven/internal/bootclock"
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/postgres"
+)
+
+// StoreOptions are those of the etcd client of a node.
+func StoreOptions(c *config.Node, log *slog.Logger) (etcd.Options, error) {
+	o := etcd.Options{
+		Username: c.Etcd.Username, Password: c.Etcd.Password, Namespace: c.Namespace, Scope: c.Scope,
+		Discover: !c.Etcd.UseProxies && len(c.Etcd.Members) == 0, Log: log.With("component", "etcd"),
+	}
+	for _, h := range c.Etcd.Hosts {
+		o.Endpoints = append(o.Endpoints, withScheme(h, c.Etcd.Scheme))
+	}
+	var err error
+	if c.Etcd.CACert != "" || c.Etcd.Cert != "" || c.Etcd.Scheme == "https" {
+		o.TLS, err = clientTLS(c.Etcd.CACert, c.Etcd.Cert, c.Etcd.Key)
+	}
+	return o, err
+}
+
+func withScheme(host, scheme string) string {
+	if scheme == "" || hasScheme(host) {
+		return host
+	}
+	return scheme + "://" + host
+}
+
+func hasScheme(host string) bool {
+	return len(host) > 8 && (host[:7] == "http://" || host[:8] == "https://")
+}
+
+func clientTLS(ca, cert, key string) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate authority: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate in PEM form", ca)
+		}
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("read the client certificate: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+// peerClient asks other members' REST APIs. As between Patroni's members, host names in certificates are not checked:
+// members are known by the addresses in the store.
+func peerClient(c *config.Node) (*http.Client, error) {
+	t, err := clientTLS(c.RESTAPI.CAFile, c.CTL.CertFile, c.CTL.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	t.InsecureSkipVerify = true
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig: t, DisableKeepAlives: true,
+		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+	}}, nil
+}
+
+func postgresOptions(c *config.Node, env []string, log *slog.Logger) (postgres.Options, error) {
+	p := c.Postgres
+	bin, _, err := c.FindBinDir()
+	if err != nil {
+		return postgres.Options{}, err
+	}
+	account, err := accountOf(p.RunAs)
+	if err != nil {
+		return postgres.Options{}, err
+	}
+	o := postgres.Options{
+		BinDir: bin, DataDir: p.DataDir, Name: c.Name, Scope: c.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port,
+		RunAs: account, Superuser: credentials(p.Superuser), Replication: credentials(p.Replication), Rewind: credentials(p.Rewind),
+		Database: p.Database, PgPass: p.PgPass, LogFile: filepath.Join(c.Dir(), "postgresql.log"),
+		UseUnixSocket: p.UseUnixSocket, SocketDir: p.Parameters["unix_socket_directories"],
+		BaseBackupOptions: p.BaseBackup, RewindOptions: p.RewindOptions, CtlTimeout: p.PgCtlTimeout, Env: env,
+		Log: log.With("component", "postgresql"),
+	}
+	if c.Bootstrap != nil {
+		o.InitDB = c.Bootstrap.InitDB
+	}
+	return o, nil
+}
+
+func credentials(a config.Auth) postgres.Credentials {
+	return postgres.Credentials{
+		Username: a.Username, Password: a.Password, SSLMode: a.SSLMode, SSLCert: a.SSLCert, SSLKey: a.SSLKey,
+		SSLPassword: a.SSLPassword, SSLRootCert: a.SSLRootCert, SSLCRL: a.SSLCRL, SSLCRLDir: a.SSLCRLDir,
+		GSSEncMode: a.GSSEncMode, ChannelBinding: a.ChannelBinding, SSLNegotiation: a.SSLNegotiation,
+	}
+}
+
+// accountOf is the operating system's user as whom the server runs; nil: as ourselves.
+func accountOf(name string) (*postgres.Account, error) {
+	if name == "" || os.Geteuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, fmt.Errorf("postgresql.run_as: %w: make the user, or name another", err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	if uid == 0 {
+		return nil, fmt.Errorf("postgresql.run_as: PostgreSQL refuses to run as root: name another user")
+	}
+	return &postgres.Account{Name: name, UID: uid, GID: gid, Home: u.HomeDir}, nil
+}
+
+// source gives the REST API what this node knows of itself.
+func (n *Node) source() api.Source {
+	if n.agent != nil {
+		return memberSource{n.agent, n.opt}
+	}
+	return n.coordinator()
+}
+
+type memberSource struct {
+	agent *agent.Agent
+	opt   Options
+}
+
+func (s memberSource) Status() api.Local { return s.local(s.agent.Status()) }
+
+func (s memberSource) Fresh(ctx context.Context) api.Local { return s.local(s.agent.Fresh(ctx)) }
+
+func (s memberSource) local(st agent.Status) api.Local {
+	return api.Local{
+		Name: st.Node.Name, Scope: st.Node.Scope, Version: s.opt.Version, HasServer: true,
+		Member: st.Member, Snapshot: st.Snapshot, Known: st.Known, SeenAt: st.SeenAt,
+		Dynamic: st.Dynamic, Probe: st.Probe, Leads: st.Leads(), SystemID: st.SystemID, Tags: st.Member.Tags,
+		Reason: st.Reason, Task: st.Task, LastTurn: wallOf(st.LastTurn), Problems: st.Problems,
+	}
+}
+
+// wallOf is the wall time of an instant on the boot clock, for display.
+func wallOf(i cluster.Instant) time.Time {
+	if i == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(-bootclock.Now().Sub(i))
+}

@@ -1,0 +1,337 @@
+package config
+
+import (
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// build makes a Node of the merged document, filling in defaults as it goes, and checks what needs more than one key.
+func (l *loader) build() *Node {
+	n := &Node{Format: l.format, File: l.src.Path, src: l.src}
+	l.identity(n)
+	l.haven(n)
+	l.postgresSection(n)
+	l.etcdSection(n)
+	l.restapi(n)
+	l.connectAddresses(n)
+	l.bootstrap(n)
+	l.ctl(n)
+	l.proxySection(n)
+	l.logSection(n)
+	l.watchdog(n)
+	n.Tags = l.tags()
+	l.roles(n)
+	n.doc = l.doc
+	l.sameAddress(n)
+	n.Origins = origins(l.doc)
+	return n
+}
+
+func (l *loader) identity(n *Node) {
+	if l.given("scope") == nil && l.format == Patroni {
+		l.report.warnf(l.doc.at, "`scope` is missing: the cluster is called `main`")
+	}
+	n.Scope, n.Namespace = l.text("scope"), strings.Trim(l.text("namespace"), "/")
+	if l.given("name") == nil {
+		if host := shortHost(l.src.Hostname); host != "" {
+			l.derive("name", host, "host name")
+			if l.format == Patroni {
+				l.report.warnf(l.doc.at, "`name` is missing: this node is called `%s` as its host", host)
+			}
+		}
+	}
+	n.Name = l.text("name")
+	for _, path := range []string{"scope", "name", "namespace"} {
+		v, at := strings.Trim(l.text(path), "/"), l.doc.nearest(path)
+		if path != "namespace" {
+			v = l.text(path)
+		}
+		switch {
+		case v == "":
+			l.report.errorf(at, "`%s` is missing: write one word", path)
+		case strings.ContainsFunc(v, func(c rune) bool { return c <= ' ' || c == 0x7f }) || strings.Contains(v, "/") && path != "namespace":
+			l.report.errorf(at, "`%s` is `%s`: it may hold no blanks, no control characters and no `/`, as it is part of a key in etcd", path, v)
+		case v == "." || v == ".." || v == "__patroni_strict_sync_replica_placeholder__":
+			l.report.errorf(at, "`%s` may not be `%s`: choose another", path, v)
+		}
+	}
+}
+
+func (l *loader) haven(n *Node) {
+	h := &n.Haven
+	if l.format == Haven {
+		l.checkFormat()
+	}
+	h.TLS = TLS{CAFile: l.existing("haven.tls.cafile"), CertFile: l.existing("haven.tls.certfile"), KeyFile: l.existing("haven.tls.keyfile"), KeyPassword: l.secret("haven.tls.keyfile_password")}
+	l.certificateWithKey("haven.tls.certfile", "haven.tls.keyfile")
+	if h.TLS.On() && h.TLS.CAFile == "" {
+		l.report.errorf(l.doc.nearest("haven.tls"), "`haven.tls.cafile` is missing: members check each other's certificates against it")
+	}
+	if l.given("haven.state_dir") == nil {
+		l.derive("haven.state_dir", l.stateDir(), "default")
+	}
+	h.StateDir = l.abs("haven.state_dir")
+	h.Guard, h.GuardMargin, h.JournalSize = l.bool("haven.guard"), l.duration("haven.guard_margin"), l.size("haven.journal_size")
+	if h.Guard {
+		l.report.errorf(l.doc.nearest("haven.guard"), "`haven.guard` is on, but the guard process is not in this version: set it off, or leave it out")
+	}
+	l.ownAddress()
+	h.Address = l.address
+}
+
+func (l *loader) checkFormat() {
+	v := l.given("haven.format")
+	if v == nil {
+		l.report.errorf(l.doc.nearest("haven"), "`haven.format` is missing: write `haven: {format: 1}`")
+		return
+	}
+	if v.text != "1" {
+		l.report.errorf(v.at, "`haven.format` is %s, but this version reads format 1 only: use the version of haven that the file was written for", v.text)
+	}
+}
+
+func (l *loader) stateDir() string {
+	if l.src.Root {
+		return "/var/lib/haven"
+	}
+	if dir, ok := lookup(l.src.Env, "XDG_STATE_HOME"); ok {
+		return filepath.Join(dir, "haven")
+	}
+	home, _ := lookup(l.src.Env, "HOME")
+	return filepath.Join(home, ".local", "state", "haven")
+}
+
+// ownAddress settles the host by which others reach this node; empty when nothing says it.
+func (l *loader) ownAddress() {
+	if v := l.given("haven.address"); v != nil {
+		if everyAddress(v.text) {
+			l.report.errorf(v.at, "`haven.address` is `%s`, which other hosts cannot connect to: write this host's own name or address", v.text)
+		}
+		l.address = v.text
+		return
+	}
+	if m := l.doc.find("etcd.members").field(l.doc.find("name").textOr("")); m != nil && m.shape != null {
+		host := m.text
+		if m.shape == mapping {
+			host = cmpOr(m.field("client").textOr(""), m.field("peer").textOr(""))
+		}
+		if strings.Contains(host, ":") && strings.Count(host, ":") == 1 || strings.HasPrefix(host, "[") {
+			host, _, _ = net.SplitHostPort(host)
+		}
+		if host != "" && host != "*" {
+			l.address = l.derive("haven.address", host, "etcd.members").text
+			return
+		}
+	}
+	if len(l.src.Addresses) == 1 {
+		l.address = l.derive("haven.address", l.src.Addresses[0].String(), "the host's only address").text
+	}
+}
+
+func (v *value) textOr(otherwise string) string {
+	if v == nil || v.shape != scalar {
+		return otherwise
+	}
+	return v.text
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// needAddress reports that a key needs the node's address and nothing says it.
+func (l *loader) needAddress(path string) {
+	at := l.doc.nearest(path)
+	if len(l.src.Addresses) == 0 {
+		l.report.errorf(at, "`%s` cannot be derived, since this host has no address but loopback: set `haven.address` (127.0.0.1 for a cluster on one host)", path)
+		return
+	}
+	var all []string
+	for _, a := range l.src.Addresses {
+		all = append(all, a.String())
+	}
+	l.report.errorf(at, "`%s` cannot be derived, since this host has several addresses (%s): set `haven.address` to the one that the other nodes reach", path, strings.Join(all, ", "))
+}
+
+func (l *loader) certificateWithKey(cert, key string) {
+	c, k := l.given(cert), l.given(key)
+	switch {
+	case c != nil && !c.at.written(): // inherited from haven.tls, and reported there
+	case c != nil && k == nil && l.format == Haven:
+		l.report.errorf(c.at, "`%s` is given without `%s`: give the private key too", cert, key)
+	case c == nil && k != nil:
+		l.report.errorf(k.at, "`%s` is given without `%s`: give the certificate too", key, cert)
+	}
+}
+
+// inheritTLS fills the three files of a section in from haven.tls, unless the section names or refuses a certificate.
+func (l *loader) inheritTLS(n *Node, ca, cert, key string) {
+	t := n.Haven.TLS
+	if !t.On() || l.given(cert) != nil || l.refused(cert) {
+		return
+	}
+	for _, f := range [][2]string{{ca, t.CAFile}, {cert, t.CertFile}, {key, t.KeyFile}} {
+		if l.given(f[0]) == nil && f[1] != "" {
+			l.derive(f[0], f[1], "haven.tls")
+		}
+	}
+}
+
+func (l *loader) restapi(n *Node) {
+	l.inheritTLS(n, "restapi.cafile", "restapi.certfile", "restapi.keyfile")
+	if l.format == Patroni && l.given("restapi.listen") == nil {
+		l.report.warnf(l.doc.nearest("restapi"), "`restapi.listen` is missing: *:8008 is used")
+	}
+	const auth = "restapi.authentication."
+	r := &RESTAPI{
+		Listen: l.text("restapi.listen"), ConnectAddress: l.text("restapi.connect_address"),
+		Username: l.text(auth + "username"), Password: l.secret(auth + "password"),
+		CertFile: l.existing("restapi.certfile"), KeyFile: l.existing("restapi.keyfile"), KeyPassword: l.secret("restapi.keyfile_password"), CAFile: l.existing("restapi.cafile"),
+		Ciphers: l.text("restapi.ciphers"), VerifyClient: strings.ToLower(l.text("restapi.verify_client")),
+		AllowList: l.strings("restapi.allowlist"), AllowListIncludeMembers: l.bool("restapi.allowlist_include_members"),
+		HTTPExtraHeaders: l.settings("restapi.http_extra_headers"), HTTPSExtraHeaders: l.settings("restapi.https_extra_headers"),
+		RequestQueueSize: l.number("restapi.request_queue_size"), ServerTokens: strings.ToLower(l.text("restapi.server_tokens")),
+	}
+	if r.KeyPassword == "" && r.CertFile == n.Haven.TLS.CertFile {
+		r.KeyPassword = n.Haven.TLS.KeyPassword
+	}
+	if r.Username != "" {
+		l.required(auth+"password", r.Password, "PATRONI_RESTAPI_PASSWORD")
+	} else if r.Password != "" {
+		l.report.errorf(l.doc.nearest(auth+"password"), "`%spassword` is given without `username`, so nobody could use it: give both", auth)
+	} else if l.format == Haven && n.Postgres != nil && !onlyLocal(r.Listen) && r.VerifyClient == "none" {
+		l.report.warnf(l.doc.nearest("restapi.authentication"), "`restapi.authentication` is missing: whoever reaches %s can switch over and restart", r.Listen)
+	}
+	if r.VerifyClient != "none" && r.CAFile == "" {
+		l.report.errorf(l.doc.nearest("restapi.verify_client"), "`restapi.verify_client` needs `restapi.cafile`, the authority that signed the clients' certificates")
+	}
+	l.certificateWithKey("restapi.certfile", "restapi.keyfile")
+	n.RESTAPI = r
+}
+
+func onlyLocal(address string) bool {
+	host, _, err := splitAddress(address)
+	return err == nil && (host == "localhost" || host == "::1" || strings.HasPrefix(host, "127."))
+}
+
+// connectAddresses fills in the addresses that others use, from what each section says and from the node's address.
+func (l *loader) connectAddresses(n *Node) {
+	r := n.RESTAPI
+	restHost, restPort, restErr := splitAddress(r.Listen)
+	for _, path := range []string{"restapi.connect_address", "postgresql.connect_address"} {
+		if v := l.given(path); v != nil && everyAddress(hostOf(v.text)) {
+			l.report.errorf(v.at, "`%s` is `%s`, which other hosts cannot connect to: write this host's own name or address", path, v.text)
+		}
+	}
+	if n.Postgres != nil {
+		p := n.Postgres
+		if p.ConnectAddress == "" && p.Port != 0 {
+			p.ConnectAddress = l.connect("postgresql.connect_address", firstReal(p.ListenAddresses), p.Port, r.ConnectAddress)
+		}
+	}
+	if r.ConnectAddress == "" && restErr == nil {
+		other := ""
+		if n.Postgres != nil && l.given("postgresql.connect_address").textOr("") != "" {
+			other = n.Postgres.ConnectAddress
+		}
+		r.ConnectAddress = l.connect("restapi.connect_address", firstReal(restHost), restPort, other)
+	}
+}
+
+// firstReal is the first of listen's addresses that another host could use, or else loopback where that is all.
+func firstReal(addresses string) string {
+	loopback := ""
+	for host := range strings.SplitSeq(addresses, ",") {
+		switch {
+		case host == "*" || host == "" || host == "0.0.0.0" || host == "::":
+			return ""
+		case onlyLocal(net.JoinHostPort(host, "1")):
+			loopback = cmpOr(loopback, host)
+		default:
+			return host
+		}
+	}
+	return loopback
+}
+
+func (l *loader) connect(path, listenHost string, port int, sibling string) string {
+	host, note := l.address, "haven.address"
+	if l.format == Patroni || onlyLocal(net.JoinHostPort(listenHost, "1")) {
+		siblingHost, _, err := splitAddress(sibling)
+		if err != nil {
+			siblingHost = ""
+		}
+		host, note = cmpOr(cmpOr(listenHost, siblingHost), l.address), "derived"
+	}
+	if host == "" {
+		l.needAddress(path)
+		return ""
+	}
+	address := net.JoinHostPort(host, strconv.Itoa(port))
+	if l.format == Patroni && l.given(path) == nil && listenHost == "" {
+		section, _, _ := cutLast(path)
+		l.report.warnf(l.doc.nearest(section), "`%s` is missing: %s is announced to the others", path, address)
+	}
+	return l.derive(path, address, note).text
+}
+
+func (l *loader) ctl(n *Node) {
+	l.inheritTLS(n, "ctl.cacert", "ctl.certfile", "ctl.keyfile")
+	const auth = "ctl.authentication."
+	n.CTL = CTL{
+		Username: l.text(auth + "username"), Password: l.secret(auth + "password"), Insecure: l.bool("ctl.insecure"),
+		CACert: l.existing("ctl.cacert"), CertFile: l.existing("ctl.certfile"), KeyFile: l.existing("ctl.keyfile"), KeyPassword: l.secret("ctl.keyfile_password"),
+	}
+	if n.CTL.Username == "" && n.CTL.Password == "" {
+		n.CTL.Username, n.CTL.Password = n.RESTAPI.Username, n.RESTAPI.Password
+	}
+	if n.CTL.KeyPassword == "" && n.CTL.CertFile == n.Haven.TLS.CertFile {
+		n.CTL.KeyPassword = n.Haven.TLS.KeyPassword
+	}
+}
+
+func (l *loader) logSection(n *Node) {
+	n.Log = Log{
+		Type: l.text("log.type"), Level: strings.ToUpper(l.text("log.level")), TracebackLevel: strings.ToUpper(l.text("log.traceback_level")),
+		Format: l.text("log.format"), DateFormat: l.text("log.dateformat"), StaticFields: l.settings("log.static_fields"), Loggers: l.settings("log.loggers"),
+		Dir: l.abs("log.dir"), Mode: l.text("log.mode"), FileSize: l.size("log.file_size"), FileNum: l.number("log.file_num"),
+		DeduplicateHeartbeatLogs: l.bool("log.deduplicate_heartbeat_logs"),
+	}
+	if _, err := strconv.ParseUint(n.Log.Mode, 8, 12); n.Log.Mode != "" && err != nil {
+		l.report.errorf(l.doc.nearest("log.mode"), "`log.mode` is `%s`: write an octal mode such as 0640", n.Log.Mode)
+	}
+}
+
+func (l *loader) watchdog(n *Node) {
+	mode := map[string]string{"off": "off", "disable": "off", "disabled": "off", "false": "off", "automatic": "automatic", "auto": "automatic", "required": "required", "require": "required"}
+	n.Watchdog = Watchdog{Mode: mode[strings.ToLower(l.text("watchdog.mode"))], Device: l.abs("watchdog.device"), Driver: l.text("watchdog.driver"), SafetyMargin: l.duration("watchdog.safety_margin")}
+}
+
+// roles reports a node that does nothing, and sections that are empty by an oversight.
+func (l *loader) roles(n *Node) {
+	for _, section := range []string{"postgresql", "proxy"} {
+		if f := l.doc.entry(section); f != nil && f.value.empty {
+			l.report.warnf(f.at, "`%s` is empty, so this node has no such role: write `%s: {}` for a role with defaults, or remove the line", section, section)
+		}
+	}
+	if len(n.Roles()) == 0 {
+		l.report.errorf(l.doc.at, "this node has no role: add the section `postgresql` (a database), `proxy`, or `etcd` with `embedded: true`")
+	}
+}
+
+// origins tells for each key path where its value comes from.
+func origins(doc *value) map[string]string {
+	out := map[string]string{}
+	doc.leaves("", func(path string, v *value) { out[path] = v.at.String() })
+	return out
+}
+
+// sortedKeys are the keys of a map in order, for output that does not change from run to run.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,154 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"strings"
+)
+
+func (l *loader) proxySection(n *Node) {
+	if v := l.given("proxy"); v == nil || v.shape != mapping {
+		return
+	}
+	p := &Proxy{Address: l.text("proxy.address"), Discover: strings.ToLower(l.text("proxy.discover")), Members: l.strings("proxy.members")}
+	l.listeners(p)
+	p.Stats = l.stats(p)
+	if p.Discover == "rest" && len(p.Members) == 0 {
+		l.report.errorf(l.doc.nearest("proxy.discover"), "`proxy.members` is missing: with `discover: rest`, list the REST addresses of the members, such as [10.0.1.10:8008]")
+	}
+	if p.Discover == "etcd" && len(p.Members) > 0 {
+		l.report.warnf(l.doc.nearest("proxy.members"), "`proxy.members` has no effect with `discover: etcd`")
+	}
+	for i, m := range p.Members {
+		if err := checkRESTAddress(m); err != nil {
+			l.report.errorf(l.doc.nearest("proxy.members"), "`proxy.members[%d]` is `%s`, which is not valid: %v", i, m, err)
+		}
+	}
+	n.Proxy = p
+}
+
+func checkRESTAddress(s string) error {
+	if strings.Contains(s, "://") {
+		return checkEndpoint(s)
+	}
+	_, _, err := splitAddress(s)
+	return err
+}
+
+// listeners reads proxy.listeners, or makes the two default ones.
+func (l *loader) listeners(p *Proxy) {
+	section := l.given("proxy.listeners")
+	if section == nil {
+		section = &value{shape: list, at: place{note: "default"}}
+		for _, d := range [][2]string{{"5000", "primary"}, {"5001", "replica"}} {
+			item := &value{shape: mapping, at: section.at}
+			item.put("listen", text(net.JoinHostPort(p.Address, d[0]), "default"))
+			item.put("target", text(d[1], "default"))
+			section.items = append(section.items, item)
+		}
+		l.doc.set("proxy.listeners", section)
+	}
+	for i := range section.items {
+		p.Listeners = append(p.Listeners, l.listener(fmt.Sprintf("proxy.listeners[%d]", i)))
+	}
+	if section.shape == list && len(section.items) == 0 {
+		l.report.errorf(section.at, "`proxy.listeners` is empty: name at least one, or leave it out for 5000 and 5001")
+	}
+	if pooledMode(l.text("proxy.mode")) {
+		l.notPooled("proxy.mode")
+	}
+}
+
+func (l *loader) listener(path string) Listener {
+	// What a listener does not say, the section proxy says for all of them.
+	for _, name := range []string{"mode", "hold_timeout", "max_lag", "fallback", "admit", "connect_timeout", "idle_timeout"} {
+		if common := l.leaf("proxy." + name); l.given(path+"."+name) == nil && common != nil {
+			l.doc.set(path+"."+name, common)
+		}
+	}
+	for _, name := range []string{"listen", "target"} {
+		if l.given(path+"."+name) == nil {
+			l.report.errorf(l.doc.nearest(path+"."+name), "`%s.%s` is missing: write {listen: \"*:5000\", target: primary}", path, name)
+		}
+	}
+	out := Listener{
+		Listen: l.text(path + ".listen"), Target: strings.ToLower(l.text(path + ".target")), Mode: strings.ToLower(l.text(path + ".mode")),
+		HoldTimeout: l.duration(path + ".hold_timeout"), MaxLag: l.size(path + ".max_lag"), Fallback: strings.ToLower(l.text(path + ".fallback")),
+		Admit: l.rate(path + ".admit"), ConnectTimeout: l.duration(path + ".connect_timeout"), IdleTimeout: l.duration(path + ".idle_timeout"),
+	}
+	if out.Target == "split" {
+		l.report.errorf(l.doc.nearest(path+".target"), "`%s.target` is `split`, which needs the pooled modes that this version does not have: use primary or replica", path)
+	}
+	if pooledMode(out.Mode) && l.doc.find(path+".mode") != l.doc.find("proxy.mode") {
+		l.notPooled(path + ".mode")
+	}
+	return out
+}
+
+func pooledMode(mode string) bool { return mode != "" && mode != "tcp" }
+
+func (l *loader) notPooled(path string) {
+	l.report.errorf(l.doc.find(path).at, "`%s` is `%s`, a pooled mode, which this version does not have: use tcp", path, l.text(path))
+}
+
+func (l *loader) stats(p *Proxy) *Stats {
+	if l.refused("proxy.stats") {
+		return nil
+	}
+	if l.given("proxy.stats.listen") == nil {
+		l.derive("proxy.stats.listen", net.JoinHostPort(p.Address, "7000"), "default")
+	}
+	const auth = "proxy.stats.authentication."
+	s := &Stats{Listen: l.text("proxy.stats.listen"), Username: l.text(auth + "username"), Password: l.secret(auth + "password")}
+	for _, network := range l.strings("proxy.stats.allow") {
+		prefixes, err := parseNetwork(network)
+		if err == nil { // else reported by the walker
+			s.Allow = append(s.Allow, prefixes...)
+		}
+	}
+	if s.Username != "" {
+		l.required(auth+"password", s.Password, "")
+	}
+	return s
+}
+
+// listens is every address that this node listens on.
+func (n *Node) listens() []wanted {
+	var out []wanted
+	add := func(key, address string) {
+		hosts, port, err := splitListen(address)
+		if err != nil || address == "" {
+			return
+		}
+		out = append(out, wanted{key: key, hosts: hosts, port: port, at: n.doc.nearest(key)})
+	}
+	if n.Postgres != nil {
+		add("postgresql.listen", n.Postgres.Listen)
+	}
+	add("restapi.listen", n.RESTAPI.Listen)
+	if own, ok := n.Etcd.Own(n.Name); ok && n.Etcd.Embedded {
+		add("etcd.members."+n.Name, own.Client)
+		add("etcd.members."+n.Name, own.Peer)
+	}
+	if n.Proxy != nil {
+		for i, listener := range n.Proxy.Listeners {
+			add(fmt.Sprintf("proxy.listeners[%d].listen", i), listener.Listen)
+		}
+		if n.Proxy.Stats != nil {
+			add("proxy.stats.listen", n.Proxy.Stats.Listen)
+		}
+	}
+	return out
+}
+
+// sameAddress reports two sections of this node that would listen on one port.
+func (l *loader) sameAddress(n *Node) {
+	all := n.listens()
+	for i, a := range all {
+		for _, b := range all[:i] {
+			if a.port == b.port && a.overlaps(b) {
+				l.report.errorf(a.at, "`%s` and `%s` both listen on port %d: give one of them another", b.key, a.key, a.port)
+			}
+		}
+	}
+}

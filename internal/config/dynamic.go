@@ -1,0 +1,258 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// SyncMode is synchronous_mode.
+type SyncMode string
+
+// The synchronous modes: none, named standbys, any of a quorum.
+const (
+	SyncOff    SyncMode = "off"
+	SyncOn     SyncMode = "on"
+	SyncQuorum SyncMode = "quorum"
+)
+
+// Dynamic is the dynamic configuration with its defaults filled in.
+type Dynamic struct {
+	TTL, LoopWait, RetryTimeout                time.Duration
+	MaximumLagOnFailover, MaximumLagOnSyncNode int64 // bytes; the second: 0 or less is off
+	SynchronousMode                            SyncMode
+	SynchronousModeStrict                      bool
+	SynchronousNodeCount                       int
+	FailsafeMode, CheckTimeline, Pause         bool
+	PrimaryStartTimeout, PrimaryStopTimeout    time.Duration // stop: 0 is no limit
+	PrimaryRaceBackoff                         time.Duration
+	MaxTimelinesHistory                        int // 0 is all
+	MemberSlotsTTL                             time.Duration
+	UseSlots                                   bool
+	Haven                                      HavenDynamic
+
+	// Slots, IgnoreSlots and StandbyCluster are as written; nil when they are not.
+	Slots, IgnoreSlots, StandbyCluster json.RawMessage
+	// Postgres is the object postgresql as written; nil when there is none. See PostgresWith.
+	Postgres json.RawMessage
+	// Raw is the whole document.
+	Raw json.RawMessage
+}
+
+// HavenDynamic is the object haven of the dynamic configuration.
+type HavenDynamic struct {
+	Takeover                                           bool
+	SuspectAfter, Heartbeat, SwitchoverWait, CrashWait time.Duration
+	// CloneLimit automatic copies of one member in CloneWindow.
+	CloneLimit  int
+	CloneWindow time.Duration
+}
+
+// Least values that the dynamic configuration may have, as Patroni raises them, and Haven's own for ttl.
+const (
+	minTTL          = 20 * time.Second
+	minTTLHaven     = 5 * time.Second
+	derivedBelow    = 10 * time.Second
+	minLoopWait     = time.Second
+	minRetryTimeout = 3 * time.Second
+	minSuspect      = 200 * time.Millisecond
+)
+
+type dynamicReader struct {
+	doc      *value
+	schema   *schema
+	warnings []string
+}
+
+// ParseDynamic reads the dynamic configuration. A value that is wrong is a warning and its default is used, since a
+// running cluster must not stop for it; only a text that is no JSON object is an error. allHaven tells that every
+// member key was written by Haven: ttl may then be as low as 5 s, and below 10 s loop_wait and retry_timeout follow
+// from it. The timing rule is loop_wait + 2*retry_timeout <= ttl. The document itself is never changed.
+func ParseDynamic(raw json.RawMessage, allHaven bool) (Dynamic, []string, error) {
+	doc, err := fromJSON(raw, place{note: "dynamic configuration"})
+	if err != nil {
+		return Dynamic{}, nil, fmt.Errorf("dynamic configuration: %w", err)
+	}
+	r := &dynamicReader{doc: doc, schema: newSchema()}
+	d := Dynamic{
+		MaximumLagOnFailover: max(0, r.size("maximum_lag_on_failover")), MaximumLagOnSyncNode: r.size("maximum_lag_on_syncnode"),
+		SynchronousMode: r.syncMode(), SynchronousModeStrict: r.bool("synchronous_mode_strict"), SynchronousNodeCount: r.number("synchronous_node_count"),
+		FailsafeMode: r.bool("failsafe_mode"), CheckTimeline: r.bool("check_timeline"), Pause: r.bool("pause"),
+		PrimaryStartTimeout: r.duration(r.newer("primary_start_timeout", "master_start_timeout")),
+		PrimaryStopTimeout:  r.duration(r.newer("primary_stop_timeout", "master_stop_timeout")),
+		PrimaryRaceBackoff:  r.duration("primary_race_backoff"),
+		MaxTimelinesHistory: r.number("max_timelines_history"), MemberSlotsTTL: max(0, r.duration("member_slots_ttl")),
+		UseSlots: r.bool("postgresql.use_slots"), Raw: raw,
+		IgnoreSlots: r.raw("ignore_slots"), StandbyCluster: r.raw("standby_cluster"), Postgres: r.raw("postgresql"),
+	}
+	for _, name := range []string{"slots", "permanent_slots", "permanent_replication_slots"} {
+		if d.Slots == nil {
+			d.Slots = r.raw(name)
+		}
+	}
+	r.haven(&d.Haven)
+	r.timing(&d, allHaven)
+	return d, r.warnings, nil
+}
+
+// CheckDynamic lists what is wrong with a dynamic configuration that a person is about to store; empty when nothing is.
+func CheckDynamic(raw json.RawMessage) []string {
+	doc, err := fromJSON(raw, place{note: "dynamic configuration"})
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var r Report
+	s := newSchema()
+	whole := &value{shape: mapping, at: doc.at}
+	whole.set("bootstrap.dcs", doc)
+	w := walker{format: Haven, report: &r, schema: s, methods: methodNames(whole)}
+	w.walk("bootstrap.dcs", doc, s.at("bootstrap.dcs"))
+	var out []string
+	for _, f := range r.Faults {
+		out = append(out, strings.ReplaceAll(f.Text, "bootstrap.dcs.", ""))
+	}
+	return out
+}
+
+func (r *dynamicReader) warn(format string, args ...any) {
+	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
+}
+
+// text is the value of a key, or its default where it is absent or not valid.
+func (r *dynamicReader) text(path string) string {
+	k := r.schema.at("bootstrap.dcs." + path).key
+	v := r.doc.find(path)
+	if v == nil || v.shape == null {
+		return k.def
+	}
+	if v.shape != scalar {
+		r.warn("`%s` is %s, so its default %s is used", path, described(v), k.def)
+		return k.def
+	}
+	if err := k.check(v.text); err != nil {
+		r.warn("`%s` is `%s`, so its default %s is used: %v", path, v.text, k.def, err)
+		return k.def
+	}
+	return v.text
+}
+
+// The parsers below cannot fail: text returns what check has accepted, or a default.
+
+func (r *dynamicReader) bool(path string) bool {
+	b, _ := parseBool(r.text(path))
+	return b
+}
+
+func (r *dynamicReader) number(path string) int {
+	n, _ := strconv.Atoi(r.text(path))
+	return n
+}
+
+func (r *dynamicReader) size(path string) int64 {
+	n, _ := parseSize(r.text(path))
+	return n
+}
+
+func (r *dynamicReader) duration(path string) time.Duration {
+	d, _ := parseDuration(r.text(path))
+	return d
+}
+
+func (r *dynamicReader) raw(path string) json.RawMessage {
+	v := r.doc.find(path)
+	if v == nil || v.shape == null {
+		return nil
+	}
+	out, err := encode(v.any())
+	if err != nil { // what was decoded can be encoded
+		return nil
+	}
+	return out
+}
+
+// newer chooses the older name of a key only where the newer is absent.
+func (r *dynamicReader) newer(name, older string) string {
+	if r.doc.find(name) == nil && r.doc.find(older) != nil {
+		if err := r.schema.at("bootstrap.dcs." + name).key.check(r.doc.find(older).textOr("")); err == nil {
+			return older
+		}
+	}
+	return name
+}
+
+func (r *dynamicReader) syncMode() SyncMode {
+	s := r.text("synchronous_mode")
+	if strings.EqualFold(s, "quorum") {
+		return SyncQuorum
+	}
+	if on, err := parseBool(s); err == nil && on {
+		return SyncOn
+	}
+	return SyncOff
+}
+
+func (r *dynamicReader) haven(h *HavenDynamic) {
+	h.Takeover = r.bool("haven.takeover")
+	h.SuspectAfter, h.Heartbeat = r.duration("haven.suspect_after"), r.duration("haven.heartbeat")
+	h.SwitchoverWait, h.CrashWait = r.duration("haven.switchover_wait"), r.duration("haven.crash_wait")
+	if h.SuspectAfter < minSuspect {
+		r.warn("`haven.suspect_after` is below 200ms, so 200ms is used")
+		h.SuspectAfter = minSuspect
+	}
+	if h.Heartbeat > h.SuspectAfter/3 || h.Heartbeat <= 0 {
+		if r.doc.find("haven.heartbeat") != nil {
+			r.warn("`haven.heartbeat` must be at most a third of `suspect_after`, so %s is used", h.SuspectAfter/3)
+		}
+		h.Heartbeat = h.SuspectAfter / 3
+	}
+	var err error
+	limit := r.text("haven.clone_limit")
+	if h.CloneLimit, h.CloneWindow, err = parseLimit(limit); err != nil {
+		r.warn("`haven.clone_limit` is `%s`, so 2 per 6h is used: %v", limit, err)
+		h.CloneLimit, h.CloneWindow = 2, 6*time.Hour
+	}
+}
+
+func parseLimit(s string) (int, time.Duration, error) {
+	count, window, ok := strings.Cut(s, " per ")
+	n, err := strconv.Atoi(strings.TrimSpace(count))
+	d, derr := parseDuration(strings.TrimSpace(window))
+	if !ok || err != nil || derr != nil || n < 0 || d <= 0 {
+		return 0, 0, fmt.Errorf("write how many in what time: 2 per 6h")
+	}
+	return n, d, nil
+}
+
+// timing settles ttl, loop_wait and retry_timeout (Patroni: minima, and loop_wait + 2*retry_timeout <= ttl).
+func (r *dynamicReader) timing(d *Dynamic, allHaven bool) {
+	least := minTTL
+	if allHaven {
+		least = minTTLHaven
+	}
+	d.TTL = r.atLeast("ttl", least).Truncate(time.Second)
+	if d.TTL < derivedBelow {
+		d.LoopWait, d.RetryTimeout = minLoopWait, (d.TTL-time.Second)/2
+		return
+	}
+	d.LoopWait, d.RetryTimeout = r.atLeast("loop_wait", minLoopWait), r.atLeast("retry_timeout", minRetryTimeout)
+	if d.LoopWait+2*d.RetryTimeout <= d.TTL {
+		return
+	}
+	if minLoopWait+2*d.RetryTimeout > d.TTL {
+		d.LoopWait, d.RetryTimeout = minLoopWait, ((d.TTL - time.Second) / 2).Truncate(time.Second)
+	} else {
+		d.LoopWait = d.TTL - 2*d.RetryTimeout
+	}
+	r.warn("`loop_wait` + 2*`retry_timeout` is more than `ttl` (%s), so loop_wait %s and retry_timeout %s are used", d.TTL, d.LoopWait, d.RetryTimeout)
+}
+
+func (r *dynamicReader) atLeast(path string, least time.Duration) time.Duration {
+	v := r.duration(path)
+	if v < least {
+		r.warn("`%s` is %s, below its least value, so %s is used", path, v, least)
+		return least
+	}
+	return v
+}

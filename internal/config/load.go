@@ -1,0 +1,277 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// maxFile bounds what is read as a configuration file.
+const maxFile = 4 << 20
+
+// Load reads and checks the configuration of one node. The Node is nil only if the report holds an error.
+func Load(src Source) (*Node, Report) {
+	l := &loader{src: src, report: &Report{}, schema: newSchema()}
+	n := l.load()
+	l.report.sort()
+	if !l.report.OK() {
+		return nil, *l.report
+	}
+	return n, *l.report
+}
+
+// NodeNames lists the nodes that a file with the section nodes describes, in its order; nil where it has none.
+func NodeNames(src Source) ([]string, Report) {
+	l := &loader{src: src, report: &Report{}, schema: newSchema()}
+	var names []string
+	for _, doc := range l.documents() {
+		if nodes := doc.field("nodes"); nodes != nil {
+			for _, f := range nodes.fields {
+				if !slices.Contains(names, f.name) {
+					names = append(names, f.name)
+				}
+			}
+		}
+	}
+	return names, *l.report
+}
+
+type loader struct {
+	src    Source
+	report *Report
+	schema *schema
+	format Format
+	doc    *value // all sources merged, later with defaults filled in
+	name   string
+	// address is the host by which others reach this node; see ownAddress.
+	address string
+}
+
+func (l *loader) load() *Node {
+	docs := l.documents()
+	if !l.report.OK() {
+		return nil
+	}
+	env := l.environment()
+	l.doc = &value{shape: mapping, at: place{file: l.src.Path, note: "the environment"}}
+	if l.src.Path != "" && len(docs) > 0 {
+		l.doc.at = place{file: docs[0].at.file, line: 1, column: 1}
+	}
+	for _, d := range docs {
+		l.doc = merge(l.doc, d)
+	}
+	l.format = Patroni
+	if h := l.doc.field("haven"); h != nil && h.shape != null {
+		l.format = Haven
+	}
+	w := &walker{format: l.format, report: l.report, schema: l.schema, methods: methodNames(merge(l.doc, env))}
+	for _, d := range append(docs, env) {
+		w.walk("", d, l.schema)
+	}
+	if !l.chooseNode() {
+		return nil
+	}
+	l.doc = merge(l.doc, env)
+	if l.src.Name != "" {
+		l.doc.put("name", &value{shape: scalar, text: l.src.Name, quoted: true, at: place{note: "--name"}})
+	}
+	l.oneEtcd()
+	written := l.doc.clone()
+	n := l.build()
+	n.written = written
+	return n
+}
+
+// documents reads the file, the files of the directory, or PATRONI_CONFIGURATION.
+func (l *loader) documents() []*value {
+	if l.src.Path == "" {
+		content, ok := lookup(l.src.Env, "PATRONI_CONFIGURATION")
+		if !ok || strings.TrimSpace(content) == "" {
+			return nil
+		}
+		return keepParsed(parse("PATRONI_CONFIGURATION", []byte(content), l.report))
+	}
+	info, err := os.Stat(l.src.Path)
+	if err != nil {
+		l.unreadable(l.src.Path, err)
+		return nil
+	}
+	if !info.IsDir() {
+		return keepParsed(l.file(l.src.Path))
+	}
+	entries, err := os.ReadDir(l.src.Path)
+	if err != nil {
+		l.unreadable(l.src.Path, err)
+		return nil
+	}
+	var docs []*value
+	for _, e := range entries { // sorted by name
+		if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yml" || ext == ".yaml") {
+			docs = append(docs, keepParsed(l.file(filepath.Join(l.src.Path, e.Name())))...)
+		}
+	}
+	if len(docs) == 0 && l.report.OK() {
+		l.report.errorf(place{file: l.src.Path}, "the directory holds no *.yml or *.yaml file")
+	}
+	return docs
+}
+
+func keepParsed(v *value) []*value {
+	if v == nil {
+		return nil
+	}
+	return []*value{v}
+}
+
+func (l *loader) file(path string) *value {
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > maxFile {
+		l.report.errorf(place{file: path}, "the file has %d bytes; a configuration has at most %d", info.Size(), maxFile)
+		return nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		l.unreadable(path, err)
+		return nil
+	}
+	return parse(path, content, l.report)
+}
+
+func (l *loader) unreadable(path string, err error) {
+	switch {
+	case os.IsNotExist(err):
+		l.report.errorf(place{file: path}, "there is no such file: check the path, or write one with `haven: {format: 1}`")
+	case os.IsPermission(err):
+		l.report.errorf(place{file: path}, "the file may not be read by this user: run as its owner, or allow it to be read")
+	default:
+		l.report.errorf(place{file: path}, "the file cannot be read: %v", err)
+	}
+}
+
+// chooseNode lays the chosen entry of nodes over the rest, and settles the node's name.
+func (l *loader) chooseNode() bool {
+	l.name = l.src.Name
+	if fromEnv, ok := lookup(l.src.Env, "PATRONI_NAME"); ok && l.name == "" {
+		l.name = fromEnv
+	}
+	nodes := l.doc.field("nodes")
+	if nodes == nil || nodes.shape != mapping {
+		return true
+	}
+	if f := l.doc.entry("name"); f != nil && f.value.shape != null {
+		l.report.errorf(f.at, "`name` stands beside `nodes`, whose keys are the names: remove it, and choose with --name or PATRONI_NAME")
+		return false
+	}
+	if l.name == "" {
+		l.name = shortHost(l.src.Hostname)
+	}
+	chosen := nodes.entry(l.name)
+	if chosen == nil {
+		var names []string
+		for _, f := range nodes.fields {
+			names = append(names, f.name)
+		}
+		l.report.errorf(l.doc.entry("nodes").at, "`nodes` has no node `%s` (it has %s): choose one with --name or PATRONI_NAME", l.name, strings.Join(names, ", "))
+		return false
+	}
+	l.doc = merge(l.doc, chosen.value)
+	l.doc.drop("nodes")
+	l.doc.put("name", &value{shape: scalar, text: l.name, quoted: true, at: chosen.at})
+	return true
+}
+
+// oneEtcd gives the section etcd3 the name etcd.
+func (l *loader) oneEtcd() {
+	v2, v3 := l.doc.entry("etcd"), l.doc.entry("etcd3")
+	haveV2, haveV3 := v2 != nil && v2.value.shape != null, v3 != nil && v3.value.shape != null
+	switch {
+	case haveV2 && haveV3:
+		l.report.errorf(v3.at, "`etcd` and `etcd3` mean the same here and both are given: keep one")
+	case haveV3:
+		section := *v3
+		l.doc.drop("etcd")
+		l.doc.drop("etcd3")
+		section.name = "etcd"
+		l.doc.fields = append(l.doc.fields, section)
+	case haveV2 && l.format == Patroni:
+		l.report.warnf(v2.at, "the section `etcd` is read as `etcd3` (etcd's v3 API): a member that really uses the v2 API does not see this one")
+	}
+}
+
+func shortHost(name string) string {
+	short, _, _ := strings.Cut(name, ".")
+	return short
+}
+
+// lookup finds a variable in an environment; an empty one counts as not there.
+func lookup(env []string, name string) (string, bool) {
+	found := ""
+	for _, e := range env {
+		if k, v, ok := strings.Cut(e, "="); ok && k == name {
+			found = v
+		}
+	}
+	return found, found != ""
+}
+
+// path makes a path absolute: relative ones start at the folder of the file they stand in, or at the working directory.
+func (l *loader) path(v *value) string {
+	if v == nil || v.text == "" {
+		return ""
+	}
+	p := v.text
+	if rest, ok := strings.CutPrefix(p, "~/"); ok {
+		if home, ok := lookup(l.src.Env, "HOME"); ok {
+			p = filepath.Join(home, rest)
+		}
+	}
+	if filepath.IsAbs(p) {
+		return filepath.Clean(p)
+	}
+	if v.at.file != "" && v.at.file != "PATRONI_CONFIGURATION" {
+		p = filepath.Join(filepath.Dir(v.at.file), p)
+	}
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(l.src.WorkDir, p)
+}
+
+// FindFile tells which file a command reads: the explicit one, else HAVEN_CONFIG, PATRONICTL_CONFIG_FILE,
+// /etc/haven/haven.yml, /etc/patroni/patroni.yml: the first that is there. A file that was named and is not there is
+// an error. The result is empty, without an error, where the configuration stands in PATRONI_* variables.
+func FindFile(explicit string, env []string) (string, error) {
+	return findFile(explicit, env, "/")
+}
+
+func findFile(explicit string, env []string, root string) (string, error) {
+	if explicit != "" {
+		if strings.HasPrefix(explicit, "http://") || strings.HasPrefix(explicit, "https://") {
+			return explicit, nil
+		}
+		if _, err := os.Stat(explicit); err != nil {
+			return "", fmt.Errorf("find configuration %s: %w; give another file with -c", explicit, err)
+		}
+		return explicit, nil
+	}
+	for _, variable := range []string{"HAVEN_CONFIG", "PATRONICTL_CONFIG_FILE"} {
+		if path, ok := lookup(env, variable); ok {
+			if _, err := os.Stat(path); err != nil {
+				return "", fmt.Errorf("find configuration: %s names %s: %w", variable, path, err)
+			}
+			return path, nil
+		}
+	}
+	usual := []string{filepath.Join(root, "etc/haven/haven.yml"), filepath.Join(root, "etc/patroni/patroni.yml")}
+	for _, path := range usual {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "PATRONI_") }) {
+		return "", nil
+	}
+	return "", fmt.Errorf("no configuration found: neither %s is there; give one with -c FILE or HAVEN_CONFIG, or try `haven demo`, which needs none", strings.Join(usual, " nor "))
+}
