@@ -123,8 +123,8 @@ func New(o Options) *Agent {
 	a.chores = &chores{result: make(chan choresDone, 1)}
 	a.st.checkpoint = true
 	a.st.started = bootclock.Now()
-	a.keeper.timing(30*time.Second, 10*time.Second)
 	a.st.dynamic, _, _ = config.ParseDynamic(config.DefaultDCS(o.Node.Format, o.Node.Bootstrap), true)
+	a.keeper.timing(a.st.dynamic.TTL, a.st.dynamic.LoopWait)
 	return a
 }
 

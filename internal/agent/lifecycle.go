@@ -232,11 +232,25 @@ func (a *Agent) clone(ctx context.Context, in input, e *effects) error {
 		return err
 	}
 	e.note("copying the database from %s", up.Name)
-	return a.server.Clone(ctx, *up, a.progress)
+	if err := a.server.Clone(ctx, *up, a.progress()); err != nil {
+		return err
+	}
+	s, _ := settings(in, "replica", "")
+	if _, err := a.server.Configure(s, up, true); err != nil {
+		return fmt.Errorf("configure the copy as a standby: %w", err)
+	}
+	return nil
 }
 
-func (a *Agent) progress(done, total int64) {
-	a.log.Debug("copying", "done_bytes", done, "total_bytes", total)
+// progress logs how far a copy is, every few seconds.
+func (a *Agent) progress() func(done, total int64) {
+	last := time.Now()
+	return func(done, total int64) {
+		if time.Since(last) > 2*time.Second {
+			last = time.Now()
+			a.log.Info("copying the database", "done_bytes", done, "total_bytes", total)
+		}
+	}
 }
 
 // moveAside puts a data directory out of the way that cannot follow the leader; stillTrue has made sure that it is this

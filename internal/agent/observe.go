@@ -255,7 +255,7 @@ func policy(d config.Dynamic, node *config.Node) ha.Policy {
 		Pause: d.Pause, CheckTimeline: d.CheckTimeline,
 		UseRewind: node.PostgresWith(d).UsePgRewind, StartTimeout: d.PrimaryStartTimeout,
 		CrashHandovers: 5 * time.Minute, NotStreaming: 10 * time.Second,
-		StandbyGoneFor: 2 * time.Second, SwitchoverEvery: time.Second,
+		StandbyGoneFor: 2 * time.Second, CloneLimit: d.Haven.CloneLimit, CloneWindow: d.Haven.CloneWindow,
 	}
 	switch d.SynchronousMode {
 	case config.SyncOn:
@@ -334,7 +334,8 @@ func diskView(v *ha.Server, d postgres.Disk) {
 	case postgres.DiskData:
 		v.Disk = ha.DiskData
 		v.SystemID, v.DiskTimeline = d.Control.SystemID, d.Control.Timeline
-		v.WasPrimary = !d.StandbySignal && d.Control.Primary()
+		v.WasPrimary = !d.StandbySignal && !d.Copy && d.Control.Primary()
+		v.Torn = d.Torn
 		v.CleanStop = d.Control.Clean()
 	}
 }

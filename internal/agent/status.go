@@ -29,6 +29,7 @@ type Status struct {
 	Task     *ha.Task
 	Crash    *ha.Crash
 	LastTurn cluster.Instant
+	Problems []string // what is not as it should be, in sentences
 }
 
 // Leads tells whether leadership is proven at this moment.

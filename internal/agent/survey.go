@@ -164,7 +164,7 @@ func (a *Agent) localEnd(in input) (tl cluster.Timeline, end cluster.LSN, wasPri
 		return p.Timeline, max(p.ReceiveLSN, p.ReplayLSN), !p.InRecovery
 	}
 	d := in.seen.disk
-	wasPrimary = !d.StandbySignal && d.Control.Primary()
+	wasPrimary = !d.StandbySignal && !d.Copy && d.Control.Primary()
 	end, err := a.server.EndOfWAL()
 	if err != nil {
 		end = ^cluster.LSN(0)

@@ -113,6 +113,15 @@ func endsServer(k ha.Kind) bool {
 	return false
 }
 
+// changesData tells that a comparison from before the action says nothing any more.
+func changesData(k ha.Kind) bool {
+	switch k {
+	case ha.Bootstrap, ha.Clone, ha.MoveAside, ha.Rewind, ha.Promote:
+		return true
+	}
+	return false
+}
+
 // begin starts an action beside the loop. A kill does not wait for the task that it cancels: the server is ended
 // first, and the task finds it gone.
 func (a *Agent) begin(ctx context.Context, d ha.Decision) {
@@ -166,6 +175,9 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 		st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
 	}
 	st.task, st.cancel, st.ordered = nil, nil, false
+	if changesData(r.kind) {
+		st.compare = nil
+	}
 	a.takeEffects(r.effects)
 	if r.kind == ha.Kill && r.err == nil {
 		a.afterKill()

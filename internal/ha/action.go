@@ -100,6 +100,8 @@ type Memory struct {
 	NotStreaming cluster.Instant `json:"not_streaming,omitempty"`
 	// SwitchFailed is the revision of the request that failed.
 	SwitchFailed int64 `json:"switch_failed,omitempty"`
+	// Replaced is when data was moved aside to be copied anew, newest last.
+	Replaced []cluster.Instant `json:"replaced,omitempty"`
 	// Retry is before when no clone or start is tried again.
 	Retry cluster.Instant `json:"retry,omitempty"`
 	// Sync is what the synchronous set needs remembered.

@@ -2,6 +2,7 @@ package ha
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -54,7 +55,12 @@ func (m *Memory) noteOutcome(v View) {
 			m.StartFailures = 0
 		}
 		m.retryAfter(v, failed)
-	case Clone, Bootstrap, MoveAside, Follow, CompareTo, Kill, Repair, Open, SetSync, Resume, Acquire, Release, StopFast, DropAsk:
+	case Clone, Bootstrap, Follow, CompareTo, Kill, Repair, Open, SetSync, Resume, Acquire, Release, StopFast, DropAsk:
+		m.retryAfter(v, failed)
+	case MoveAside:
+		if !failed {
+			m.Replaced = append(slices.Clone(m.Replaced), v.Now)
+		}
 		m.retryAfter(v, failed)
 	case Promote:
 		m.PromoteFailed = 0
@@ -255,6 +261,8 @@ func fillDisk(v View, m *Memory) (Decision, bool) {
 		return act(Action{Kind: Release}, ReasonEmptyLeader, "releasing the leader key: the data directory is empty"), true
 	case m.mustWait(v):
 		return wait(v, ReasonCloneLater, "waiting a moment after a failure"), true
+	case v.Lease.ID == 0:
+		return again(wait(v, ReasonNoLease, "waiting for a lease in etcd"), 200*time.Millisecond), true
 	case l == nil && i == nil && v.Me.MayBootstrap && v.Me.MayLead:
 		return act(Action{Kind: Bootstrap}, ReasonBootstrap, "trying to bootstrap a new cluster"), true
 	case l == nil || l.Name == v.Me.Name || !i.Valid():

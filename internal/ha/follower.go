@@ -30,7 +30,10 @@ func followerRules(v View, m *Memory) (Decision, bool) {
 // followWithoutServer starts the server as a standby. What was a primary, or would not stream, is first held against
 // the leader's history.
 func followWithoutServer(v View, m *Memory, l *cluster.Leader) Decision {
-	if !v.Server.WasPrimary && m.StartFailures < maxStartFailures {
+	if v.Server.Torn && leaderReady(v) {
+		return replace(v, m, l, "a rewind was interrupted")
+	}
+	if !v.Server.WasPrimary && !v.Server.Torn && m.StartFailures < maxStartFailures {
 		return act(Action{Kind: Start, Member: l.Name}, ReasonStartStandby, "starting as a secondary")
 	}
 	if d, ok := compareFirst(v, l); !ok {
@@ -59,10 +62,25 @@ func rejoin(v View, m *Memory, l *cluster.Leader) Decision {
 	if v.Policy.UseRewind && m.RewindFailed != l.ModRev && m.StartFailures < maxStartFailures {
 		return act(Action{Kind: Rewind, Member: l.Name}, ReasonRewind, "running pg_rewind from %s: %s", l.Name, v.Compare.Text)
 	}
-	if v.Server.Process != ProcessDown {
-		return act(Action{Kind: StopFast}, ReasonReclone, "stopping, to be copied anew from %s: %s", l.Name, v.Compare.Text)
+	return replace(v, m, l, v.Compare.Text)
+}
+
+// replace has the data copied anew. What cannot follow again and again would fill the disk with its remains: beyond the
+// limit a person is waited for.
+func replace(v View, m *Memory, l *cluster.Leader, why string) Decision {
+	recent := 0
+	for _, at := range m.Replaced {
+		if v.Now.Sub(at) < v.Policy.CloneWindow {
+			recent++
+		}
 	}
-	return act(Action{Kind: MoveAside, Member: l.Name}, ReasonReclone, "moving the data directory aside, to be copied anew from %s: %s", l.Name, v.Compare.Text)
+	if recent >= v.Policy.CloneLimit {
+		return wait(v, ReasonCloneLimit, "the data was replaced %d times within %s already: waiting for a person (%s)", recent, v.Policy.CloneWindow, why)
+	}
+	if v.Server.Process != ProcessDown {
+		return act(Action{Kind: StopFast}, ReasonReclone, "stopping, to be copied anew from %s: %s", l.Name, why)
+	}
+	return act(Action{Kind: MoveAside, Member: l.Name}, ReasonReclone, "moving the data directory aside, to be copied anew from %s: %s", l.Name, why)
 }
 
 // followRunning keeps a running standby on the right leader.

@@ -43,6 +43,9 @@ func primaryWithoutKey(v View) Decision {
 
 // race decides whether this standby tries to become leader.
 func race(v View, m *Memory) Decision {
+	if v.Lease.ID == 0 {
+		return again(wait(v, ReasonNoLease, "waiting for a lease in etcd"), 200*time.Millisecond)
+	}
 	if code, why := barred(v, m); code != "" {
 		return again(wait(v, code, "%s", why), time.Second)
 	}

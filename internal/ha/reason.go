@@ -40,6 +40,8 @@ const (
 	ReasonCompare           Code = "compare"
 	ReasonRewind            Code = "rewind"
 	ReasonReclone           Code = "reclone"
+	ReasonCloneLimit        Code = "clone_limit"
+	ReasonNoLease           Code = "no_lease"
 	ReasonFollow            Code = "follow"
 	ReasonNotPromotedYet    Code = "leader_not_promoted_yet"
 	ReasonStandbyStuck      Code = "standby_not_streaming"

@@ -42,22 +42,23 @@ const (
 
 // Policy is the part of the dynamic configuration that decisions need.
 type Policy struct {
-	TTL             time.Duration `json:"ttl"`
-	LoopWait        time.Duration `json:"loop_wait"`
-	RetryTimeout    time.Duration `json:"retry_timeout"`
-	MaxLag          uint64        `json:"max_lag"`      // bytes, maximum_lag_on_failover
-	MaxSyncLag      int64         `json:"max_sync_lag"` // bytes, maximum_lag_on_syncnode; 0 or less: off
-	Sync            SyncMode      `json:"sync"`
-	Strict          bool          `json:"strict"`
-	SyncCount       int           `json:"sync_count"`
-	Pause           bool          `json:"pause"`
-	CheckTimeline   bool          `json:"check_timeline"`
-	UseRewind       bool          `json:"use_rewind"`
-	StartTimeout    time.Duration `json:"start_timeout"`    // primary_start_timeout
-	CrashHandovers  time.Duration `json:"crash_handovers"`  // shortest time between two handovers for a crash
-	NotStreaming    time.Duration `json:"not_streaming"`    // how long a standby may fail to stream before it is examined
-	StandbyGoneFor  time.Duration `json:"standby_gone_for"` // how long a synchronous standby may be gone before it is dropped
-	SwitchoverEvery time.Duration `json:"switchover_every"` // pause after a switchover that failed
+	TTL            time.Duration `json:"ttl"`
+	LoopWait       time.Duration `json:"loop_wait"`
+	RetryTimeout   time.Duration `json:"retry_timeout"`
+	MaxLag         uint64        `json:"max_lag"`      // bytes, maximum_lag_on_failover
+	MaxSyncLag     int64         `json:"max_sync_lag"` // bytes, maximum_lag_on_syncnode; 0 or less: off
+	Sync           SyncMode      `json:"sync"`
+	Strict         bool          `json:"strict"`
+	SyncCount      int           `json:"sync_count"`
+	Pause          bool          `json:"pause"`
+	CheckTimeline  bool          `json:"check_timeline"`
+	UseRewind      bool          `json:"use_rewind"`
+	StartTimeout   time.Duration `json:"start_timeout"`    // primary_start_timeout
+	CrashHandovers time.Duration `json:"crash_handovers"`  // shortest time between two handovers for a crash
+	NotStreaming   time.Duration `json:"not_streaming"`    // how long a standby may fail to stream before it is examined
+	StandbyGoneFor time.Duration `json:"standby_gone_for"` // how long a synchronous standby may be gone before it is dropped
+	CloneLimit     int           `json:"clone_limit"`      // how often data is replaced by a new copy …
+	CloneWindow    time.Duration `json:"clone_window"`     // … within this time, before a person is waited for
 }
 
 // Store is the consensus store as last read.
@@ -171,6 +172,8 @@ type Server struct {
 	WasPrimary bool `json:"was_primary"`
 	// CleanStop: the control file says shut down, or shut down in recovery.
 	CleanStop bool `json:"clean_stop"`
+	// Torn: a rewind was interrupted; the data must not be started, only replaced.
+	Torn bool `json:"torn,omitempty"`
 
 	Process Process `json:"process"`
 	// Crash says how the postmaster ended, when nobody had ordered it; nil after the next start.

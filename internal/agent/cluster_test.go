@@ -1,0 +1,305 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/agent"
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/journal"
+	"github.com/havenha/haven/internal/postgres"
+)
+
+// world is a cluster in one process: real PostgreSQL servers, a real etcd, real agents. Members answer GET /patroni by
+// a handler of the test's own.
+type world struct {
+	t       *testing.T
+	dir     string
+	etcd    string
+	store   *etcd.Client
+	members map[string]*testMember
+	file    string
+}
+
+type testMember struct {
+	name   string
+	agent  *agent.Agent
+	server *postgres.Instance
+	node   *config.Node
+	stop   context.CancelFunc
+	done   chan error
+	api    *httptest.Server
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func newWorld(t *testing.T, dcs string, names ...string) *world {
+	t.Helper()
+	dir := openTempDir(t)
+	w := &world{t: t, dir: dir, members: map[string]*testMember{}}
+	client, peer := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	srv, err := etcd.StartServer(t.Context(), etcd.ServerOptions{
+		Name: "e1", DataDir: filepath.Join(dir, "etcd"), Token: "t", Members: []etcd.ServerMember{{Name: "e1", Client: client, Peer: peer}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Stop)
+	w.etcd = client
+	if w.store, err = etcd.Open(etcd.Options{Endpoints: []string{client}, Scope: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.store.Close() })
+	w.writeConfig(dcs, names)
+	for _, n := range names {
+		w.start(n)
+	}
+	return w
+}
+
+// openTempDir is a directory that the server's user may walk into.
+func openTempDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "haven-agent-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func (w *world) writeConfig(dcs string, names []string) {
+	var nodes strings.Builder
+	for _, n := range names {
+		fmt.Fprintf(&nodes, "  %s: {postgresql: {listen: \"127.0.0.1:%d\", data_dir: %q}, restapi: {listen: \"127.0.0.1:%d\"}}\n",
+			n, freePort(w.t), filepath.Join(w.dir, n, "data"), freePort(w.t))
+		if err := os.Mkdir(filepath.Join(w.dir, n), 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+		if acct := account(w.t); acct != nil {
+			if err := os.Chown(filepath.Join(w.dir, n), acct.UID, acct.GID); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	text := fmt.Sprintf(`haven: {format: 1, state_dir: %q, address: 127.0.0.1}
+scope: test
+etcd: {hosts: [%q]}
+postgresql:
+  authentication: {superuser: {password: one-two-three}, replication: {password: four-five-six}}
+  parameters: {unix_socket_directories: ""}
+bootstrap: {dcs: %s}
+nodes:
+%s`, filepath.Join(w.dir, "state"), w.etcd, dcs, nodes.String())
+	w.file = filepath.Join(w.dir, "cluster.yml")
+	if err := os.WriteFile(w.file, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func account(t *testing.T) *postgres.Account {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		t.Skip("as root, this test needs the user postgres: apt-get install postgresql")
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	return &postgres.Account{Name: "postgres", UID: uid, GID: gid, Home: u.HomeDir}
+}
+
+func (w *world) start(name string) *testMember {
+	w.t.Helper()
+	node, report := config.Load(config.Source{Path: w.file, Name: name, Hostname: "h", Root: os.Geteuid() == 0})
+	if !report.OK() {
+		w.t.Fatal(report.String())
+	}
+	p := node.Postgres
+	server, err := postgres.New(postgres.Options{
+		DataDir: p.DataDir, Name: name, Scope: node.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port, RunAs: account(w.t),
+		Superuser:   postgres.Credentials{Username: p.Superuser.Username, Password: p.Superuser.Password},
+		Replication: postgres.Credentials{Username: p.Replication.Username, Password: p.Replication.Password},
+		LogFile:     filepath.Join(w.dir, name+".pg.log"), CtlTimeout: time.Minute, InitDB: node.Bootstrap.InitDB,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	j, err := journal.Open(filepath.Join(w.dir, "journal", name), 8<<20)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(w.dir, fmt.Sprintf("%s.%d.log", name, time.Now().UnixNano())))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m := &testMember{name: name, server: server, node: node, done: make(chan error, 1)}
+	m.agent = agent.New(agent.Options{
+		Node: node, Store: w.store, Server: server, Journal: j, Peers: http.DefaultClient, Version: "test",
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	m.serve(w.t)
+	ctx, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	var once sync.Once
+	go func() { m.done <- m.agent.Run(ctx) }()
+	w.t.Cleanup(func() {
+		once.Do(func() {
+			stop()
+			if err := <-m.done; err != nil {
+				w.t.Errorf("%s: %v", name, err)
+			}
+			m.api.Close()
+			j.Close()
+			if err := server.Kill(context.Background()); err != nil {
+				w.t.Error(err)
+			}
+			server.Close()
+			if w.t.Failed() {
+				text, _ := os.ReadFile(log.Name())
+				w.t.Logf("log of %s:\n%s", name, text)
+			}
+		})
+	})
+	w.members[name] = m
+	return m
+}
+
+// serve answers what other members ask.
+func (m *testMember) serve(t *testing.T) {
+	l, err := net.Listen("tcp", m.node.RESTAPI.ConnectAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		s := m.agent.Fresh(r.Context())
+		out := map[string]any{"state": s.Member.State, "role": s.Member.Role, "timeline": s.Member.Timeline, "tags": s.Member.Tags}
+		if p := s.Probe; p != nil && p.InRecovery {
+			out["xlog"] = map[string]any{"received_location": p.ReceiveLSN, "replayed_location": p.ReplayLSN}
+			out["role"] = "replica"
+		} else if p != nil {
+			out["xlog"] = map[string]any{"location": p.WalLSN}
+		}
+		json.NewEncoder(rw).Encode(out)
+	})
+	m.api = &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
+	m.api.Start()
+}
+
+// await reads the store until the condition holds.
+func (w *world) await(what string, cond func(cluster.Snapshot) bool) cluster.Snapshot {
+	w.t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	var s cluster.Snapshot
+	for time.Now().Before(deadline) {
+		var err error
+		if s, err = w.store.Snapshot(context.Background()); err == nil && cond(s) {
+			return s
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	w.t.Fatalf("%s: not within a minute; last state: %s", what, describe(s))
+	return s
+}
+
+func describe(s cluster.Snapshot) string {
+	text := fmt.Sprintf("leader %+v term %+v sync %+v", s.Leader, s.Term, s.Sync)
+	for _, m := range s.Members {
+		text += fmt.Sprintf("\n  %s %s %s %s tl %d", m.Name, m.Role, m.State, m.ReplicationState, m.Timeline)
+	}
+	return text
+}
+
+func whole(n int) func(cluster.Snapshot) bool {
+	return func(s cluster.Snapshot) bool {
+		streaming := 0
+		for _, m := range s.Members {
+			if m.ReplicationState == "streaming" && m.State == cluster.StateRunning {
+				streaming++
+			}
+		}
+		return s.Leader != nil && s.Term.Binds(s.Leader) && s.Term.State == cluster.TermPromoted && streaming == n-1
+	}
+}
+
+func (w *world) leader(s cluster.Snapshot) *testMember { return w.members[s.Leader.Name] }
+
+// TestClusterSurvivesItsPrimary goes through the life of a cluster: bootstrap, crash of the primary with a handover to
+// the synchronous standby, return of the old primary, switchover to a named member.
+func TestClusterSurvivesItsPrimary(t *testing.T) {
+	w := newWorld(t, "{ttl: 10, synchronous_mode: on}", "a", "b", "c")
+	s := w.await("bootstrap", func(s cluster.Snapshot) bool { return whole(3)(s) && len(s.Sync.Standbys) == 1 })
+	first := s.Leader.Name
+	t.Logf("first leader %s, synchronous %v", first, s.Sync.Standbys)
+
+	pid := postmaster(t, w.leader(s))
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	standby := s.Sync.Standbys[0]
+	s = w.await("handover after a crash", func(s cluster.Snapshot) bool { return s.Leader != nil && s.Leader.Name == standby && whole(3)(s) })
+	if s.Term.Fence != cluster.FenceStopped || s.Term.Cause == nil || s.Term.Cause.Code != "server_crashed" {
+		t.Errorf("term says %+v, want a handover for a crash", s.Term)
+	}
+	if m, _ := s.Member(standby); m.Timeline != 2 {
+		t.Errorf("timeline %d after one promotion", m.Timeline)
+	}
+	w.await("a synchronous standby again", func(s cluster.Snapshot) bool { return len(s.Sync.Standbys) == 1 })
+	s = w.await("three members", whole(3))
+
+	to := s.Sync.Standbys
+	if len(to) == 0 {
+		s = w.await("a synchronous standby", func(s cluster.Snapshot) bool { return len(s.Sync.Standbys) == 1 })
+		to = s.Sync.Standbys
+	}
+	if err := w.store.PutFailover(t.Context(), cluster.Failover{Leader: s.Leader.Name, Candidate: to[0]}, -1); err != nil {
+		t.Fatal(err)
+	}
+	s = w.await("switchover", func(s cluster.Snapshot) bool { return s.Leader != nil && s.Leader.Name == to[0] && whole(3)(s) })
+	if !s.Failover.Empty() {
+		t.Errorf("the request still stands: %+v", s.Failover)
+	}
+	if len(s.Events) < 2 || s.Events[len(s.Events)-1].Kind != "switchover" {
+		t.Errorf("events: %+v", s.Events)
+	}
+}
+
+func postmaster(t *testing.T, m *testMember) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(m.node.Postgres.DataDir, "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(b), "\n", 2)[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
