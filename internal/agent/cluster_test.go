@@ -62,7 +62,7 @@ func newWorld(t *testing.T, dcs string, names ...string) *world {
 	dir := openTempDir(t)
 	w := &world{t: t, dir: dir, members: map[string]*testMember{}}
 	client, peer := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	srv, err := etcd.StartServer(t.Context(), etcd.ServerOptions{
+	srv, err := etcd.StartServer(context.Background(), etcd.ServerOptions{
 		Name: "e1", DataDir: filepath.Join(dir, "etcd"), Token: "t", Members: []etcd.ServerMember{{Name: "e1", Client: client, Peer: peer}},
 	})
 	if err != nil {

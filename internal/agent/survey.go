@@ -145,7 +145,10 @@ func (a *Agent) compare(ctx context.Context, in input, e *effects) error {
 	if err != nil {
 		return fmt.Errorf("compare with %s: %w", up.Name, err)
 	}
-	tl, end, wasPrimary := a.localEnd(in)
+	tl, end, wasPrimary, err := a.localEnd(ctx, in)
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", up.Name, err)
+	}
 	local, err := a.server.LocalHistory(tl)
 	if err != nil {
 		return fmt.Errorf("compare with %s: %w", up.Name, err)
@@ -157,17 +160,23 @@ func (a *Agent) compare(ctx context.Context, in input, e *effects) error {
 	return nil
 }
 
-// localEnd is the local timeline and the end of the local WAL. Of a server that did not stop cleanly the end is not
-// known, and counted as beyond everything.
-func (a *Agent) localEnd(in input) (tl cluster.Timeline, end cluster.LSN, wasPrimary bool) {
+// localEnd is the local timeline and the end of the local WAL. A running standby tells its timeline by IDENTIFY_SYSTEM
+// alone: its control file follows late. Of a server that did not stop cleanly the end may not be known, and is then
+// counted as beyond everything.
+func (a *Agent) localEnd(ctx context.Context, in input) (tl cluster.Timeline, end cluster.LSN, wasPrimary bool, err error) {
 	if p := in.seen.probe; p != nil {
-		return p.Timeline, max(p.ReceiveLSN, p.ReplayLSN), !p.InRecovery
+		self, err := upstreamOf(in.snap, in.node.Name, in.node.Name)
+		if err != nil {
+			return 0, 0, false, err
+		}
+		_, tl, _, err := a.server.Identify(ctx, *self)
+		return tl, max(p.ReceiveLSN, p.ReplayLSN), !p.InRecovery, err
 	}
 	d := in.seen.disk
 	wasPrimary = !d.StandbySignal && !d.Copy && d.Control.Primary()
-	end, err := a.server.EndOfWAL()
-	if err != nil {
+	end, unknown := a.server.EndOfWAL()
+	if unknown != nil {
 		end = ^cluster.LSN(0)
 	}
-	return d.Control.Timeline, end, wasPrimary
+	return d.Control.Timeline, end, wasPrimary, nil
 }
