@@ -1,0 +1,88 @@
+package postgres
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)(?:\.(\d+))?`)
+
+// binVersion asks the server program for its version, as PG_VERSION_NUM counts it (15.18 is 150018).
+func binVersion(dir string) (int, error) {
+	for _, name := range []string{"postgres", "initdb"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return 0, fmt.Errorf("PostgreSQL's program %s is not in %s: install the server package, or set postgresql.bin_dir to the directory that holds postgres and initdb: %w", name, dir, err)
+		}
+	}
+	out, err := exec.Command(filepath.Join(dir, "postgres"), "--version").Output()
+	if err != nil {
+		return 0, fmt.Errorf("ask %s for its version: %w", filepath.Join(dir, "postgres"), err)
+	}
+	m := versionPattern.FindStringSubmatch(string(out))
+	if m == nil {
+		return 0, fmt.Errorf("%s says its version is %q, which cannot be understood", filepath.Join(dir, "postgres"), strings.TrimSpace(string(out)))
+	}
+	major, _ := strconv.Atoi(m[1])
+	minor, _ := strconv.Atoi(m[2])
+	return major*10000 + minor, nil
+}
+
+// FindBinDir finds the directory of PostgreSQL's server programs: the newest of what pg_config names, of Debian's and
+// of Red Hat's places and of PATH. want, when not zero, is the major version that it must have.
+func FindBinDir(want int) (string, error) {
+	type found struct {
+		dir     string
+		version int
+	}
+	var all []found
+	places := binDirCandidates()
+	for _, dir := range places {
+		v, err := binVersion(dir)
+		if err == nil && (want == 0 || v/10000 == want) {
+			all = append(all, found{dir, v})
+		}
+	}
+	if len(all) == 0 {
+		what := "PostgreSQL"
+		if want != 0 {
+			what = fmt.Sprintf("PostgreSQL %d", want)
+		}
+		return "", fmt.Errorf("no %s server was found (looked for postgres and initdb in %s): install it, or set postgresql.bin_dir", what, strings.Join(places, ", "))
+	}
+	return slices.MaxFunc(all, func(a, b found) int { return cmp.Compare(a.version, b.version) }).dir, nil
+}
+
+func binDirCandidates() []string {
+	var dirs []string
+	add := func(dir string) {
+		if dir != "" && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
+		add(strings.TrimSpace(string(out)))
+	}
+	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin"} {
+		matches, _ := filepath.Glob(pattern)
+		for _, m := range matches {
+			add(m)
+		}
+	}
+	if p, err := exec.LookPath("postgres"); err == nil {
+		if real, err := filepath.EvalSymlinks(p); err == nil {
+			p = real
+		}
+		add(filepath.Dir(p))
+	}
+	if len(dirs) == 0 {
+		dirs = []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "PATH"}
+	}
+	return dirs
+}

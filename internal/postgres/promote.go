@@ -1,0 +1,96 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
+)
+
+// Promote ends recovery and returns when the server accepts writes. It asks by SQL, or where no session can be had, by
+// the trigger file that pg_ctl promote uses. Replay that waits for a reader holds a promotion up for as long as
+// max_standby_streaming_delay: end such sessions first.
+func (i *Instance) Promote(ctx context.Context) error {
+	if rows, err := i.heartQuery(ctx, "SELECT pg_is_in_recovery()"); err == nil && rows[0][0] == "f" {
+		return nil
+	}
+	// Without waiting: pg_promote's own wait looks only every 100 ms.
+	if _, err := i.heartQuery(ctx, "SELECT pg_promote(false)"); err != nil {
+		var refused *pgconn.PgError
+		if ctx.Err() != nil || (errors.As(err, &refused) && refused.SeverityUnlocalized == "ERROR") {
+			return fmt.Errorf("promote: %w", err)
+		}
+		if ferr := i.promoteByFile(); ferr != nil {
+			return fmt.Errorf("promote: %w", errors.Join(err, ferr))
+		}
+	}
+	return i.awaitPromotion(ctx)
+}
+
+// awaitPromotion waits for the end of recovery, and keeps the startup process awake meanwhile. Without that, a request
+// that comes in the moment in which a lost stream is tried again is noticed only wal_retrieve_retry_interval (5 s)
+// later: the startup process sees it, but first sleeps out its retry (seen with PostgreSQL 15). SIGHUP wakes it.
+func (i *Instance) awaitPromotion(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for round := 0; ; round++ {
+		rows, err := i.heartQuery(ctx, "SELECT pg_is_in_recovery(), (SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup')")
+		if err == nil && rows[0][0] == "f" {
+			return nil
+		}
+		if pid := 0; err == nil && round%5 == 4 {
+			if pid, err = strconv.Atoi(rows[0][1]); err == nil {
+				err = i.signalProcess(pid, unix.SIGHUP)
+			}
+		}
+		if s, aerr := i.Adopt(); aerr == nil && s == nil {
+			return fmt.Errorf("promote: the server ended before recovery did: %w", ErrNotRunning)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("promote: wait for the end of recovery: %w", errors.Join(ctx.Err(), err))
+		case <-tick.C:
+		}
+	}
+}
+
+func (i *Instance) promoteByFile() error {
+	s, err := i.Adopt()
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		return ErrNotRunning
+	}
+	if _, err := i.replaceSignal("promote"); err != nil {
+		return err
+	}
+	return s.signal(unix.SIGUSR1)
+}
+
+// Reload makes the server read its configuration files again.
+func (i *Instance) Reload(context.Context) error {
+	s, err := i.Adopt()
+	if err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	if s == nil {
+		return fmt.Errorf("reload: %w", ErrNotRunning)
+	}
+	if err := s.signal(unix.SIGHUP); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	return nil
+}
+
+// Checkpoint forces a checkpoint and waits for it.
+func (i *Instance) Checkpoint(ctx context.Context) error {
+	if _, err := i.query(ctx, "CHECKPOINT"); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Start starts the server in a session of its own, after Configure. It returns when the server accepts connections (a
+// standby: read-only ones). If it exits instead, the error holds the end of its log. If it still lives when ctx or
+// CtlTimeout ends, the Server is returned together with an error that is ErrNotReady: a standby may need long to become
+// consistent.
+func (i *Instance) Start(ctx context.Context, s Settings) (*Server, error) {
+	if err := i.mayStart(); err != nil {
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	disk, err := i.Inspect()
+	if err != nil {
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	if err := i.checkStartable(disk); err != nil {
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	var raised map[string]string
+	if disk.StandbySignal {
+		raised = raisedForStandby(s, disk.Control)
+	}
+	server, from, err := i.launch(i.arguments(s, raised))
+	if err != nil {
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	i.log.Info("server started", "pid", server.pid, "standby", disk.StandbySignal)
+	return server, i.awaitReady(ctx, server, from)
+}
+
+func (i *Instance) checkStartable(d Disk) error {
+	switch {
+	case d.Kind != DiskData:
+		return fmt.Errorf("%s is no data directory (%s)", i.opt.DataDir, d.Kind)
+	case d.Torn:
+		return fmt.Errorf("%w: %s; a new copy must be made", ErrTorn, i.opt.DataDir)
+	case d.Control.Version != i.version/10000:
+		return fmt.Errorf("the data directory %s is of PostgreSQL %d, but the programs in %s are of %d: set postgresql.bin_dir to those of %d, or upgrade the data with pg_upgrade",
+			i.opt.DataDir, d.Control.Version, i.opt.BinDir, i.version/10000, d.Control.Version)
+	}
+	return nil
+}
+
+// mayStart refuses while processes of an earlier server live.
+func (i *Instance) mayStart() error {
+	pids, err := i.Processes()
+	if err != nil {
+		return err
+	}
+	if len(pids) > 0 {
+		return fmt.Errorf("processes of an earlier server still run in %s: %v", i.opt.DataDir, pids)
+	}
+	return i.clearZombieLocks()
+}
+
+// launch starts the process and its watcher; from is where its part of the log begins.
+func (i *Instance) launch(args []string) (server *Server, from int64, err error) {
+	out, err := i.openLog()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer out.Close()
+	from, err = out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, 0, err
+	}
+	// Not exec.CommandContext: the server outlives every context, and us.
+	cmd := exec.Command(i.bin("postgres"), args...)
+	cmd.Dir = i.opt.DataDir
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = i.environment(i.grandparent()...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: i.credential()}
+	if err := cmd.Start(); err != nil {
+		return nil, 0, err
+	}
+	server, err = newServer(cmd.Process.Pid, cmd, time.Now())
+	if err != nil {
+		return nil, 0, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	i.setServer(server)
+	return server, from, nil
+}
+
+// grandparent tells the server to disregard the pid in a stale lock file that has come to belong to somebody else
+// (PG_GRANDPARENT_PID, miscinit.c): after a boot, small numbers are used again.
+func (i *Instance) grandparent() []string {
+	f, err := i.readPidFile()
+	if err != nil || f.pid <= 1 || !exists(fmt.Sprintf("/proc/%d", f.pid)) || i.isPostmaster(f) {
+		return nil
+	}
+	return []string{fmt.Sprintf("PG_GRANDPARENT_PID=%d", f.pid)}
+}
+
+func (i *Instance) openLog() (*os.File, error) {
+	f, err := os.OpenFile(i.opt.LogFile, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the server's log: %w", err)
+	}
+	return f, i.chown(i.opt.LogFile)
+}
+
+func (i *Instance) setServer(s *Server) {
+	i.mu.Lock()
+	old := i.server
+	i.server = s
+	if s.cmd == nil {
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", s.pid)); err == nil {
+			i.exe = strings.TrimSuffix(exe, " (deleted)")
+		}
+	}
+	i.mu.Unlock()
+	if old != nil {
+		old.detach()
+	}
+	go s.watch()
+}
+
+// Server is the running server that was started or adopted last; nil when there is none.
+func (i *Instance) Server() *Server {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.server != nil && i.server.alive() {
+		return i.server
+	}
+	return nil
+}
+
+// awaitReady follows the status line of postmaster.pid; asking by connection would fill the server's log with errors.
+func (i *Instance) awaitReady(ctx context.Context, s *Server, from int64) error {
+	ctx, cancel := context.WithTimeout(ctx, i.opt.CtlTimeout)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if f, err := i.readPidFile(); err == nil && f.pid == s.pid && (f.status == "ready" || f.status == "standby") {
+			return nil
+		}
+		select {
+		case <-s.Exited():
+			return fmt.Errorf("start: the server ended at once (%s): %s", s.ExitStatus(), i.logTail(from))
+		case <-ctx.Done():
+			return fmt.Errorf("start: %w; the end of its log: %s", ErrNotReady, i.logTail(from))
+		case <-tick.C:
+		}
+	}
+}
+
+func (i *Instance) logTail(from int64) string {
+	f, err := os.Open(i.opt.LogFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "it wrote no log"
+	}
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if size, err := f.Seek(0, io.SeekEnd); err == nil {
+		from = max(from, size-16<<10)
+	}
+	raw := make([]byte, 16<<10)
+	n, _ := f.ReadAt(raw, from)
+	return lastLines(string(raw[:n]), 15)
+}
+
+// Adopt begins to watch a server that runs already, from an earlier agent or from pg_ctl. It returns nil when none
+// does, and the same Server again when it is being watched.
+func (i *Instance) Adopt() (*Server, error) {
+	f, err := i.readPidFile()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adopt: %w", err)
+	}
+	if s := i.Server(); s != nil && s.pid == f.pid {
+		return s, nil
+	}
+	if !i.isPostmaster(f) {
+		return nil, nil
+	}
+	s, err := newServer(f.pid, nil, f.start)
+	if err != nil {
+		if !exists(fmt.Sprintf("/proc/%d", f.pid)) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("adopt: %w", err)
+	}
+	if !i.isPostmaster(f) { // it ended, and its pid was used again, before the pidfd was there
+		i.discard(s)
+		return nil, nil
+	}
+	i.setServer(s)
+	i.log.Info("server adopted", "pid", s.pid)
+	return s, nil
+}
+
+func (i *Instance) discard(s *Server) {
+	go s.watch()
+	s.detach()
+}

@@ -1,0 +1,179 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// StopMode is how a server is stopped (PostgreSQL manual, "Shutting Down the Server").
+type StopMode int
+
+// The modes.
+const (
+	// StopFast ends sessions, writes a shutdown checkpoint and streams it to the standbys.
+	StopFast StopMode = iota
+	// StopImmediate ends all processes at once, without a checkpoint.
+	StopImmediate
+)
+
+// Stop stops the server and returns when every process is gone. On a fast stop, onShutdown (which may be nil) is called
+// once, as soon as the control file says that the server is shut down: a standby that does not answer can keep the
+// postmaster alive long after that (wal_sender_timeout). When ctx ends first, the error says so and the server may
+// still be there. A server that does not run is no error.
+func (i *Instance) Stop(ctx context.Context, mode StopMode, onShutdown func(Control)) error {
+	server, err := i.Adopt()
+	if err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	if server == nil {
+		return i.stopOrphans(ctx)
+	}
+	sig := unix.SIGINT
+	if mode == StopImmediate {
+		sig, onShutdown = unix.SIGQUIT, nil
+	}
+	if err := server.signal(sig); err != nil {
+		return fmt.Errorf("stop: signal process %d: %w", server.pid, err)
+	}
+	if err := i.awaitStop(ctx, server, onShutdown); err != nil {
+		return err
+	}
+	return i.stopOrphans(ctx)
+}
+
+func (i *Instance) awaitStop(ctx context.Context, s *Server, onShutdown func(Control)) error {
+	tick := time.NewTicker(3 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		gone := !s.alive() // before the control file is read, so that its last state is not missed
+		if onShutdown != nil {
+			if c, err := readControl(i.opt.DataDir); err == nil && c.Clean() {
+				onShutdown(c)
+				onShutdown = nil
+			}
+		}
+		if gone {
+			return nil
+		}
+		select {
+		case <-s.Exited():
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("stop: process %d still runs: %w", s.pid, ctx.Err())
+		}
+	}
+}
+
+// stopOrphans waits until no process is left of a server whose postmaster is gone, and ends those that are: they have
+// lost their postmaster and have nothing to finish.
+func (i *Instance) stopOrphans(ctx context.Context) error {
+	pids, err := i.Processes()
+	if err != nil || len(pids) == 0 {
+		return err
+	}
+	return i.Kill(ctx)
+}
+
+// Kill ends the server with SIGKILL: the postmaster first, so that nothing new is started, then every process of the
+// server, until none is found. It returns nil only when that is verified; a process that cannot be ended (state D, in
+// the middle of a disk access) is named in the error when ctx ends. It is right also when the postmaster is dead already
+// and its children live on: those were seen to acknowledge commits for seconds.
+func (i *Instance) Kill(ctx context.Context) error {
+	server := i.Server()
+	if server != nil {
+		if err := server.signal(unix.SIGKILL); err != nil {
+			return fmt.Errorf("kill: process %d: %w", server.pid, err)
+		}
+	} else if err := i.killPostmaster(); err != nil {
+		return fmt.Errorf("kill: %w", err)
+	}
+	for {
+		pids, err := i.Processes()
+		if err != nil {
+			return fmt.Errorf("kill: %w", err)
+		}
+		if len(pids) == 0 {
+			return i.awaitReaped(ctx, server)
+		}
+		for _, pid := range pids {
+			if err := i.killProcess(pid); err != nil {
+				return fmt.Errorf("kill: process %d: %w", pid, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kill: %s: %w", describeAlive(pids), ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (i *Instance) killPostmaster() error {
+	f, err := i.readPidFile()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	// A lock file that cannot be read does not matter here: its process is found by its executable and directory.
+	if err != nil || !i.isPostmaster(f) {
+		return nil
+	}
+	if err := i.killProcess(f.pid); err != nil {
+		return fmt.Errorf("process %d: %w", f.pid, err)
+	}
+	return nil
+}
+
+// killProcess ends pid if it still is a process of the server.
+func (i *Instance) killProcess(pid int) error { return i.signalProcess(pid, unix.SIGKILL) }
+
+// signalProcess signals pid if it still is a process of the server; the pidfd keeps the number from meaning another one
+// between that look and the signal.
+func (i *Instance) signalProcess(pid int, sig unix.Signal) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	dir, err := os.Stat(i.opt.DataDir)
+	if err != nil {
+		return err
+	}
+	if !i.isServerProcess(pid, dir) {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+func (i *Instance) awaitReaped(ctx context.Context, s *Server) error {
+	if s == nil {
+		return nil
+	}
+	select {
+	case <-s.Exited():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("kill: process %d has not been reaped: %w", s.pid, ctx.Err())
+	}
+}
+
+func describeAlive(pids []int) string {
+	text := fmt.Sprintf("processes %v are still there", pids)
+	for _, pid := range pids {
+		if st, err := readProcStat(pid); err == nil && st.state == 'D' {
+			text += fmt.Sprintf("; process %d is in uninterruptible sleep (state D), most likely in a disk that does not answer", pid)
+		}
+	}
+	return text
+}
