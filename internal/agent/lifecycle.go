@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -105,6 +108,11 @@ func (a *Agent) found(ctx context.Context, in input, e *effects) error {
 	}
 	in.dynamic = d
 	s, _ := settings(in, "primary", "")
+	if s.HBA == nil && len(in.node.Bootstrap.HBA) > 0 {
+		if s.HBA, err = a.extendedHBA(in.node.Bootstrap.HBA); err != nil {
+			return fmt.Errorf("bootstrap: %w", err)
+		}
+	}
 	if err := a.startWith(ctx, s, nil, false, e); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
@@ -130,6 +138,22 @@ func (a *Agent) found(ctx context.Context, in input, e *effects) error {
 	}
 	e.note("initialized a new cluster, system %s", probe.SystemID)
 	return a.begun(ctx, h, e)
+}
+
+// extendedHBA is initdb's pg_hba.conf with the lines of bootstrap.pg_hba after its own.
+func (a *Agent) extendedHBA(lines []string) ([]string, error) {
+	b, err := os.ReadFile(filepath.Join(a.server.DataDir(), "pg_hba.conf"))
+	if err != nil {
+		return nil, err
+	}
+	return append(strings.Split(strings.TrimSpace(string(b)), "\n"), lines...), nil
+}
+
+// unclaim deletes an empty initialize: the member that wrote it died before it had made anything.
+func (a *Agent) unclaim(ctx context.Context, in input, e *effects) error {
+	err := a.store.CancelInitialize(ctx)
+	a.refresh(ctx, e)
+	return err
 }
 
 func bootstrapOf(n *config.Node) postgres.Bootstrap {
@@ -164,10 +188,10 @@ func (a *Agent) startWith(ctx context.Context, s postgres.Settings, up *postgres
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	p, err := a.server.Start(ctx, s)
+	e.process = p // a server that is not ready in time lives on
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
-	e.process = p
 	name := ""
 	if up != nil {
 		name = up.Name

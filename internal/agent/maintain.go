@@ -6,6 +6,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/postgres"
 )
 
 // reconfigure is the one action that Decide does not know: bringing changed settings into force has no part in who
@@ -61,11 +62,13 @@ func (c *chores) start(ctx context.Context, a *Agent, standby bool) {
 	}
 	c.busy, c.last, c.members = true, time.Now(), key
 	needCheckpoint := !standby && !a.st.checkpoint
+	intruders := a.intruders(a.st.seen.probe)
 	a.beside(ctx, func(ctx context.Context) {
 		var r choresDone
 		if err := a.keepSlots(ctx, slots, standby); err != nil && ctx.Err() == nil {
 			a.log.Warn("replication slots could not be brought in order", "error", err)
 		}
+		a.dropIntruders(ctx, intruders)
 		if needCheckpoint {
 			err := a.server.Checkpoint(ctx)
 			r.checkpoint = err == nil
@@ -73,6 +76,16 @@ func (c *chores) start(ctx context.Context, a *Agent, standby bool) {
 		c.result <- r
 		a.Wake()
 	})
+}
+
+// dropIntruders ends connections that would acknowledge commits in a member's name.
+func (a *Agent) dropIntruders(ctx context.Context, list []postgres.Walsender) {
+	for _, w := range list {
+		a.log.Warn("dropping a replication connection that bears a member's name but does not hold its slot", "name", w.Name, "address", w.Addr, "pid", w.PID)
+		if err := a.server.TerminateWalsender(ctx, w.PID); err != nil {
+			a.log.Warn("the replication connection could not be dropped", "pid", w.PID, "error", err)
+		}
+	}
 }
 
 // keepSlots gives each member its slot on the leader. A standby keeps none: those of its time as primary would hold
@@ -166,7 +179,7 @@ func (a *Agent) successor() string {
 }
 
 func (a *Agent) stopAndRelease(ctx context.Context, in input) {
-	if err := a.server.Stop(ctx, 0, nil); err != nil {
+	if err := a.server.Stop(ctx, postgres.StopFast, nil); err != nil {
 		a.log.Error("the server could not be stopped; the leader key stays until its lease ends", "error", err)
 		return
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -249,11 +250,11 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 
 func policy(d config.Dynamic, node *config.Node) ha.Policy {
 	p := ha.Policy{
-		TTL: d.TTL, LoopWait: d.LoopWait, RetryTimeout: d.RetryTimeout,
+		TTL: d.TTL, LoopWait: d.LoopWait,
 		MaxLag: uint64(max(0, d.MaximumLagOnFailover)), MaxSyncLag: d.MaximumLagOnSyncNode,
 		Strict: d.SynchronousModeStrict, SyncCount: d.SynchronousNodeCount,
 		Pause: d.Pause, CheckTimeline: d.CheckTimeline,
-		UseRewind: node.PostgresWith(d).UsePgRewind, StartTimeout: d.PrimaryStartTimeout,
+		UseRewind:      node.PostgresWith(d).UsePgRewind,
 		CrashHandovers: 5 * time.Minute, NotStreaming: 10 * time.Second,
 		StandbyGoneFor: 2 * time.Second, CloneLimit: d.Haven.CloneLimit, CloneWindow: d.Haven.CloneWindow,
 	}
@@ -340,15 +341,36 @@ func diskView(v *ha.Server, d postgres.Disk) {
 	}
 }
 
-// standbys lists the walsenders that bear a member's name and hold that member's slot; others acknowledge for nobody.
+// standbys lists the walsenders that are members': they bear a member's name and, where slots are in use, hold that
+// member's slot. Another connection of that name would acknowledge commits that the member does not have.
 func (a *Agent) standbys(p *postgres.Probe) []ha.Standby {
 	var out []ha.Standby
 	for _, w := range p.Standbys {
-		for _, m := range a.st.snap.Members {
-			if strings.EqualFold(m.Name, w.Name) && m.Name != a.opt.Node.Name {
-				out = append(out, ha.Standby{Name: m.Name, State: w.State, SyncState: w.SyncState, Flush: w.Flush})
-				break
-			}
+		if m, ok := a.memberOf(w); ok {
+			out = append(out, ha.Standby{Name: m, State: w.State, SyncState: w.SyncState, Flush: w.Flush})
+		}
+	}
+	return out
+}
+
+func (a *Agent) memberOf(w postgres.Walsender) (string, bool) {
+	for _, m := range a.st.snap.Members {
+		if strings.EqualFold(m.Name, w.Name) && m.Name != a.opt.Node.Name {
+			return m.Name, !a.st.dynamic.UseSlots || w.Slot == cluster.SlotName(m.Name)
+		}
+	}
+	return "", false
+}
+
+// intruders are walsenders that bear the name of a member which streams by its own slot.
+func (a *Agent) intruders(p *postgres.Probe) []postgres.Walsender {
+	var out []postgres.Walsender
+	owners := a.standbys(p)
+	for _, w := range p.Standbys {
+		name, owner := a.memberOf(w)
+		present := slices.ContainsFunc(owners, func(s ha.Standby) bool { return s.Name == name })
+		if name != "" && !owner && present {
+			out = append(out, w)
 		}
 	}
 	return out

@@ -174,9 +174,9 @@ func (a *Agent) localEnd(ctx context.Context, in input) (tl cluster.Timeline, en
 	}
 	d := in.seen.disk
 	wasPrimary = !d.StandbySignal && !d.Copy && d.Control.Primary()
-	end, unknown := a.server.EndOfWAL()
+	tl, end, unknown := a.server.LocalEnd()
 	if unknown != nil {
-		end = ^cluster.LSN(0)
+		tl, end = d.Control.Timeline, ^cluster.LSN(0)
 	}
-	return d.Control.Timeline, end, wasPrimary, nil
+	return tl, end, wasPrimary, nil
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -62,6 +63,8 @@ func (a *Agent) performer(k ha.Kind) performer {
 	switch k {
 	case ha.Bootstrap:
 		return a.bootstrap
+	case ha.Unclaim:
+		return a.unclaim
 	case ha.Clone:
 		return a.clone
 	case ha.MoveAside:
@@ -170,7 +173,7 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	st.generation++
 	st.outcome = &ha.Outcome{Kind: r.kind, With: r.with}
 	if r.err != nil {
-		st.outcome.Error = r.err.Error()
+		st.outcome.Error, st.outcome.Raced = r.err.Error(), errors.Is(r.err, dcs.ErrConflict)
 		a.log.Warn("action failed", "action", r.kind, "error", r.err)
 		st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
 	}

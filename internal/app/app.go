@@ -60,7 +60,7 @@ func (n *Node) build(ctx context.Context) error {
 		return &ConfigError{Report: config.Report{Faults: busy}}
 	}
 	for _, step := range []func(context.Context) error{
-		n.makeDirs, n.openDatabase, n.startEtcd, n.openStore, n.buildAgent, n.buildProxy, n.buildAPI,
+		n.checkCertificates, n.openDatabase, n.makeDirs, n.startEtcd, n.openStore, n.buildAgent, n.buildProxy, n.buildAPI,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -74,10 +74,18 @@ type ConfigError struct{ Report config.Report }
 
 func (e *ConfigError) Error() string { return e.Report.String() }
 
+// PreconditionError is a node that may not start on what it found: nothing was changed.
+type PreconditionError struct{ Err error }
+
+func (e *PreconditionError) Error() string { return e.Err.Error() }
+
+// Unwrap gives what was found.
+func (e *PreconditionError) Unwrap() error { return e.Err }
+
 // makeDirs makes the state directory, for nobody else to read.
 func (n *Node) makeDirs(context.Context) error {
 	if err := os.MkdirAll(n.opt.Node.Dir(), 0o700); err != nil {
-		return fmt.Errorf("state directory: %w: make it writable, or set haven.state_dir", err)
+		return &PreconditionError{fmt.Errorf("state directory: %w: make it writable, or set haven.state_dir", err)}
 	}
 	return nil
 }
@@ -89,17 +97,17 @@ func (n *Node) openDatabase(context.Context) error {
 	}
 	o, err := postgresOptions(c, n.opt.Env, n.log)
 	if err != nil {
-		return err
+		return &PreconditionError{err}
 	}
 	if err := postgres.CheckDataDir(o.DataDir, o.RunAs); err != nil {
-		return err
+		return &PreconditionError{err}
 	}
 	if n.server, err = postgres.New(o); err != nil {
-		return err
+		return &PreconditionError{err}
 	}
 	n.stack.push("postgresql connections", func() { n.server.Close() })
 	if major := n.server.Version() / 10000; major < 13 {
-		return fmt.Errorf("PostgreSQL %d is too old: Haven needs 13 or later", major)
+		return &PreconditionError{fmt.Errorf("PostgreSQL %d is too old: Haven needs 13 or later", major)}
 	} else if major == 13 {
 		n.log.Warn("PostgreSQL 13 is past its end of life: upgrade to 14 or later")
 	}
@@ -110,14 +118,14 @@ func (n *Node) openDatabase(context.Context) error {
 func (n *Node) checkDisk() error {
 	d, err := n.server.Inspect()
 	if err != nil {
-		return err
+		return &PreconditionError{err}
 	}
 	major := n.server.Version() / 10000
 	switch {
 	case d.Kind == postgres.DiskForeign:
-		return fmt.Errorf("%s is not empty and holds no PostgreSQL database: Haven touches nothing that it cannot recognise; name an empty directory, or move these files away", n.server.DataDir())
+		return &PreconditionError{fmt.Errorf("%s is not empty and holds no PostgreSQL database: Haven touches nothing that it cannot recognise; name an empty directory, or move these files away", n.server.DataDir())}
 	case d.Kind == postgres.DiskData && d.Control.Version != 0 && d.Control.Version != major:
-		return fmt.Errorf("%s is a database of PostgreSQL %d, the programs are of version %d: set postgresql.bin_dir to those of version %d", n.server.DataDir(), d.Control.Version, major, d.Control.Version)
+		return &PreconditionError{fmt.Errorf("%s is a database of PostgreSQL %d, the programs are of version %d: set postgresql.bin_dir to those of version %d", n.server.DataDir(), d.Control.Version, major, d.Control.Version)}
 	}
 	return nil
 }
@@ -229,7 +237,7 @@ func (n *Node) runParts(ctx context.Context) error {
 	defer stopServing()
 	core, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	parts := make(chan error, 3)
+	parts := make(chan error, 4)
 	count := 0
 	begin := func(name string, ctx context.Context, run func(context.Context) error) {
 		count++
@@ -243,6 +251,9 @@ func (n *Node) runParts(ctx context.Context) error {
 		}()
 	}
 	begin("restapi", serving, n.api.Run)
+	if n.etcd != nil && n.agent != nil {
+		begin("etcd placement", serving, n.keepApart)
+	}
 	if n.proxy != nil {
 		begin("proxy", serving, n.proxy.Run)
 	}
@@ -271,7 +282,7 @@ func (n *Node) awaitStore(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, etcd.ErrAuth) || errors.Is(err, etcd.ErrTLS):
+		case etcd.Refused(err):
 			return err
 		}
 		n.log.Warn("waiting on etcd", "error", err)
@@ -319,5 +330,5 @@ func (n *Node) refuseTwin(ctx context.Context) error {
 		return nil
 	}
 	resp.Body.Close()
-	return fmt.Errorf("Can't start; there is already a node named '%s' running (at %s): give this one another name", name, m.APIBase())
+	return &PreconditionError{fmt.Errorf("Can't start; there is already a node named '%s' running (at %s): give this one another name", name, m.APIBase())}
 }

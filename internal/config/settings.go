@@ -108,6 +108,9 @@ func (n *Node) ServerSettings(d Dynamic, role string, members ...string) (contro
 		params[name] = v
 	}
 	maps.DeleteFunc(params, func(name, _ string) bool { return isControlled(name) })
+	if n.Format == Haven && params["wal_sender_timeout"] == "" {
+		params["wal_sender_timeout"] = walSenderTimeout
+	}
 	warnings = append(warnings, walKeep(params, dynamic)...)
 	recovery = recoverySettings(p, params, role)
 	hba, ident = p.HBA, p.Ident
@@ -129,6 +132,10 @@ func (n *Node) ServerSettings(d Dynamic, role string, members ...string) (contro
 	slices.Sort(warnings)
 	return controlled, params, hba, ident, recovery, warnings
 }
+
+// walSenderTimeout is Haven's default of wal_sender_timeout: a frozen synchronous standby holds up every commit until
+// its walsender gives up (PostgreSQL's own default is a minute).
+const walSenderTimeout = "5s"
 
 // folded lower-cases names, as PostgreSQL ignores their case.
 func folded(m map[string]string) map[string]string {

@@ -14,6 +14,7 @@ const (
 	None      Kind = "none"
 	Exit      Kind = "exit"      // end the agent; the server is left as it is
 	Bootstrap Kind = "bootstrap" // make the cluster's first database
+	Unclaim   Kind = "unclaim"   // delete an empty initialize whose bootstrap nobody goes on with
 	Clone     Kind = "clone"     // copy Member's database into an empty data directory
 	MoveAside Kind = "moveaside" // put a data directory that cannot be used out of the way
 	Start     Kind = "start"     // start the server: AsPrimary, or as a standby of Member (none: of nobody)
@@ -86,10 +87,14 @@ type Decision struct {
 type Memory struct {
 	// LeaderGone is when the leader key was first seen absent; 0 while there is one.
 	LeaderGone cluster.Instant `json:"leader_gone,omitempty"`
+	// Unclaimed is since when initialize is empty while no member says that it bootstraps.
+	Unclaimed cluster.Instant `json:"unclaimed,omitempty"`
 	// LastLeader is the last leader seen, with the lease of its key.
 	LastLeader string `json:"last_leader,omitempty"`
 	// LastCrashHandover is when leadership was last handed over for a crash.
 	LastCrashHandover cluster.Instant `json:"last_crash_handover,omitempty"`
+	// BootstrapFailed is why this member could not make the cluster's first database.
+	BootstrapFailed string `json:"bootstrap_failed,omitempty"`
 	// StartFailures counts failed starts in a row.
 	StartFailures int `json:"start_failures,omitempty"`
 	// PromoteFailed is when a promotion last failed; the member does not race for a TTL after it.

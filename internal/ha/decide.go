@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/havenha/haven/internal/cluster"
 )
 
 // rule is one step of Decide: it decides, or leaves the decision to the rules after it.
@@ -37,8 +39,27 @@ func (m *Memory) note(v View) {
 	} else if m.NotStreaming == 0 {
 		m.NotStreaming = v.Now
 	}
+	m.noteBootstrap(v)
 	m.noteOutcome(v)
 	m.Sync.note(v)
+}
+
+// noteBootstrap notes since when a bootstrap stands still: initialize is empty, and no member says that it is at it.
+func (m *Memory) noteBootstrap(v View) {
+	i := v.Store.Initialize
+	if !v.Store.Known || i == nil || i.SystemID != "" || v.Store.Leader != nil || v.Task != nil {
+		m.Unclaimed = 0
+		return
+	}
+	for _, c := range v.Store.Members {
+		if c.State == cluster.StateInitdb || c.State == cluster.StateBootstrap {
+			m.Unclaimed = 0
+			return
+		}
+	}
+	if m.Unclaimed == 0 {
+		m.Unclaimed = v.Now
+	}
 }
 
 func (m *Memory) noteOutcome(v View) {
@@ -55,7 +76,12 @@ func (m *Memory) noteOutcome(v View) {
 			m.StartFailures = 0
 		}
 		m.retryAfter(v, failed)
-	case Clone, Bootstrap, Follow, CompareTo, Kill, Repair, Open, SetSync, Resume, Acquire, Release, StopFast, DropAsk:
+	case Clone, Unclaim, Follow, CompareTo, Kill, Repair, Open, SetSync, Resume, Acquire, Release, StopFast, DropAsk:
+		m.retryAfter(v, failed)
+	case Bootstrap:
+		if failed && !o.Raced {
+			m.BootstrapFailed = o.Error
+		}
 		m.retryAfter(v, failed)
 	case MoveAside:
 		if !failed {
@@ -255,6 +281,8 @@ func fillDisk(v View, m *Memory) (Decision, bool) {
 	}
 	l, i := v.Store.Leader, v.Store.Initialize
 	switch {
+	case m.BootstrapFailed != "":
+		return act(Action{Kind: Exit}, ReasonBootstrapFailed, "Failed to bootstrap cluster: %s", m.BootstrapFailed), true
 	case v.Server.Process != ProcessDown:
 		return kill(ReasonOrphans, "a server runs on a data directory that is empty: ending it"), true
 	case v.Lease.Held:
@@ -265,6 +293,8 @@ func fillDisk(v View, m *Memory) (Decision, bool) {
 		return again(wait(v, ReasonNoLease, "waiting for a lease in etcd"), 200*time.Millisecond), true
 	case l == nil && i == nil && v.Me.MayBootstrap && v.Me.MayLead:
 		return act(Action{Kind: Bootstrap}, ReasonBootstrap, "trying to bootstrap a new cluster"), true
+	case m.Unclaimed != 0 && v.Me.MayBootstrap && v.Now.Sub(m.Unclaimed) > v.Policy.TTL:
+		return act(Action{Kind: Unclaim}, ReasonAbandoned, "whoever began to bootstrap is gone: clearing the way for another try"), true
 	case l == nil || l.Name == v.Me.Name || !i.Valid():
 		return wait(v, ReasonWaitLeader, "waiting for leader to bootstrap"), true
 	}

@@ -60,6 +60,9 @@ func compareFirst(v View, l *cluster.Leader) (Decision, bool) {
 // the old data is moved aside first, never deleted.
 func rejoin(v View, m *Memory, l *cluster.Leader) Decision {
 	if v.Policy.UseRewind && m.RewindFailed != l.ModRev && m.StartFailures < maxStartFailures {
+		if c, ok := v.Store.Member(l.Name); ok && !c.Checkpoint {
+			return again(wait(v, ReasonNotPromotedYet, "Waiting for checkpoint on %s before rewind", l.Name), time.Second)
+		}
 		return act(Action{Kind: Rewind, Member: l.Name}, ReasonRewind, "running pg_rewind from %s: %s", l.Name, v.Compare.Text)
 	}
 	return replace(v, m, l, v.Compare.Text)

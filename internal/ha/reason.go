@@ -19,6 +19,8 @@ const (
 	ReasonWaitProbe         Code = "wait_for_server"
 	ReasonWaitLeader        Code = "wait_for_leader"
 	ReasonBootstrap         Code = "bootstrap"
+	ReasonBootstrapFailed   Code = "bootstrap_failed"
+	ReasonAbandoned         Code = "bootstrap_abandoned"
 	ReasonClone             Code = "clone"
 	ReasonCloneLater        Code = "clone_later"
 	ReasonEmptyLeader       Code = "leader_without_data"

@@ -44,7 +44,6 @@ const (
 type Policy struct {
 	TTL            time.Duration `json:"ttl"`
 	LoopWait       time.Duration `json:"loop_wait"`
-	RetryTimeout   time.Duration `json:"retry_timeout"`
 	MaxLag         uint64        `json:"max_lag"`      // bytes, maximum_lag_on_failover
 	MaxSyncLag     int64         `json:"max_sync_lag"` // bytes, maximum_lag_on_syncnode; 0 or less: off
 	Sync           SyncMode      `json:"sync"`
@@ -53,7 +52,6 @@ type Policy struct {
 	Pause          bool          `json:"pause"`
 	CheckTimeline  bool          `json:"check_timeline"`
 	UseRewind      bool          `json:"use_rewind"`
-	StartTimeout   time.Duration `json:"start_timeout"`    // primary_start_timeout
 	CrashHandovers time.Duration `json:"crash_handovers"`  // shortest time between two handovers for a crash
 	NotStreaming   time.Duration `json:"not_streaming"`    // how long a standby may fail to stream before it is examined
 	StandbyGoneFor time.Duration `json:"standby_gone_for"` // how long a synchronous standby may be gone before it is dropped
@@ -274,4 +272,6 @@ type Outcome struct {
 	Kind  Kind   `json:"kind"`
 	With  string `json:"with,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Raced: it failed because another member was faster.
+	Raced bool `json:"raced,omitempty"`
 }

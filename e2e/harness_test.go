@@ -1,0 +1,377 @@
+// Package e2e runs Haven as its users do: the built program, one process per node, real PostgreSQL, etcd and peers.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/demo"
+	"github.com/havenha/haven/internal/drill"
+)
+
+// binary is the program under test; TestMain builds it.
+func binary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("HAVEN_E2E_BINARY")
+	if path == "" {
+		t.Fatal("TestMain did not build the program")
+	}
+	return path
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(build(m))
+}
+
+// build builds the program, unless HAVEN_E2E_BINARY names one.
+func build(m *testing.M) int {
+	if os.Getenv("HAVEN_E2E_BINARY") != "" {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "haven-e2e-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	path := filepath.Join(dir, "haven")
+	out, err := exec.Command("go", "build", "-o", path, "../cmd/haven").CombinedOutput()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		return 1
+	}
+	os.Setenv("HAVEN_E2E_BINARY", path)
+	return m.Run()
+}
+
+// testCluster is a cluster of processes.
+type testCluster struct {
+	t       *testing.T
+	plan    demo.Plan
+	account *syscall.Credential
+	nodes   map[string]*exec.Cmd
+	store   *etcd.Client
+}
+
+// startCluster starts members and a proxy, and waits until all members stream.
+func startCluster(t *testing.T, members int, sync string) *testCluster {
+	t.Helper()
+	c := prepareCluster(t, members, sync)
+	for _, n := range c.plan.Nodes {
+		c.start(n)
+	}
+	c.await("all members stream", c.healthy)
+	return c
+}
+
+func prepareCluster(t *testing.T, members int, sync string) *testCluster {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "haven-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &testCluster{t: t, nodes: map[string]*exec.Cmd{}}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if c.plan, err = demo.Make(dir, members, sync); err != nil {
+		t.Fatal(err)
+	}
+	c.giveAway(dir)
+	if c.store, err = etcd.Open(etcd.Options{Endpoints: c.plan.Etcd, Scope: "demo", RetryTimeout: 3 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.store.Close() })
+	t.Cleanup(c.end)
+	return c
+}
+
+// giveAway hands the directory to an unprivileged user, as whom all nodes run when the test is run by root.
+func (c *testCluster) giveAway(dir string) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		c.t.Skip("as root, this test needs the user postgres: apt-get install postgresql")
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	c.account = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	err = filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, uid, gid))
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *testCluster) logPath(name string) string { return filepath.Join(c.plan.Dir, name+".log") }
+
+func (c *testCluster) start(name string) {
+	c.t.Helper()
+	log, err := os.OpenFile(c.logPath(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(binary(c.t), "run", c.plan.File, "--name", name)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = c.plan.Dir, log, log
+	cmd.Env = append(os.Environ(), "HOME="+c.plan.Dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: c.account}
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.nodes[name] = cmd
+	go cmd.Wait()
+}
+
+// end ends every process that the cluster has made, and shows the logs of a test that failed.
+func (c *testCluster) end() {
+	for name := range c.nodes {
+		c.signalMember(name, syscall.SIGCONT)
+	}
+	for name := range c.nodes {
+		c.killMember(name)
+	}
+	if c.t.Failed() {
+		for _, n := range c.plan.Nodes {
+			c.t.Logf("log of %s:\n%s", n, tail(c.logPath(n), 12_000))
+		}
+	}
+}
+
+func tail(path string, n int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-n):])
+}
+
+// postmaster is the process id of a member's postmaster; 0: none.
+func (c *testCluster) postmaster(name string) int {
+	b, err := os.ReadFile(filepath.Join(c.plan.Dir, name, "postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(b), "\n", 2)[0]))
+	return pid
+}
+
+// serverProcesses are all processes of a member's server: those whose working directory is its data directory.
+func (c *testCluster) serverProcesses(name string) []int {
+	var out []int
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range dirs {
+		target, err := os.Readlink(link)
+		if err != nil || strings.TrimSuffix(target, " (deleted)") != filepath.Join(c.plan.Dir, name) {
+			continue
+		}
+		pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
+		out = append(out, pid)
+	}
+	return out
+}
+
+// signalMember signals the agent and every process of its server.
+func (c *testCluster) signalMember(name string, s syscall.Signal) {
+	if cmd := c.nodes[name]; cmd != nil {
+		_ = cmd.Process.Signal(s)
+	}
+	for _, pid := range c.serverProcesses(name) {
+		_ = syscall.Kill(pid, s)
+	}
+}
+
+// killMember kills agent and server, until none of their processes is left.
+func (c *testCluster) killMember(name string) {
+	cmd := c.nodes[name]
+	for {
+		if cmd != nil {
+			_ = cmd.Process.Kill()
+		}
+		left := c.serverProcesses(name)
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(left) == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// snapshot reads the store; nil: it could not be read.
+func (c *testCluster) snapshot() *cluster.Snapshot {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	s, err := c.store.Snapshot(ctx)
+	if err != nil {
+		return nil
+	}
+	return &s
+}
+
+func (c *testCluster) healthy(s cluster.Snapshot) bool { return c.whole(s, len(c.plan.Members)) }
+
+// whole tells whether n members run: a promoted leader and the rest streaming from it.
+func (c *testCluster) whole(s cluster.Snapshot, n int) bool {
+	if s.Leader == nil || !s.Term.Binds(s.Leader) || s.Term.State != cluster.TermPromoted {
+		return false
+	}
+	streaming := 0
+	leader, ok := s.Member(s.Leader.Name)
+	for _, m := range s.Members {
+		if m.ReplicationState == "streaming" && m.State == cluster.StateRunning && m.Timeline == leader.Timeline {
+			streaming++
+		}
+	}
+	return ok && leader.Is(cluster.RolePrimary) && streaming == n-1
+}
+
+// synchronous tells whether as many standbys as wanted are recorded in /sync.
+func (c *testCluster) synchronous(s cluster.Snapshot) bool {
+	return c.healthy(s) && s.Sync.Active() && len(s.Sync.Standbys) > 0
+}
+
+// awaitFor bounds every wait for a state of the cluster; health has to return within a minute by itself.
+const awaitFor = 60 * time.Second
+
+func (c *testCluster) await(what string, cond func(cluster.Snapshot) bool) cluster.Snapshot {
+	c.t.Helper()
+	begun := time.Now()
+	var last *cluster.Snapshot
+	for time.Since(begun) < awaitFor {
+		if s := c.snapshot(); s != nil {
+			last = s
+			if cond(*s) {
+				c.t.Logf("%s: after %.1f s", what, time.Since(begun).Seconds())
+				return *s
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.t.Fatalf("%s: not within %s; last state:\n%s", what, awaitFor, describe(last))
+	return cluster.Snapshot{}
+}
+
+func describe(s *cluster.Snapshot) string {
+	if s == nil {
+		return "etcd cannot be read"
+	}
+	text := fmt.Sprintf("leader %+v\nterm %+v\nsync %+v", s.Leader, s.Term, s.Sync)
+	for _, m := range s.Members {
+		text += fmt.Sprintf("\n%s %s %s %s timeline %d", m.Name, m.Role, m.State, m.ReplicationState, m.Timeline)
+	}
+	return text
+}
+
+// haven runs a command of the program and returns its output, standard error included.
+func (c *testCluster) haven(args ...string) (string, error) {
+	cmd := exec.Command(binary(c.t), append([]string{"-c", c.plan.File}, args...)...)
+	cmd.Env = append(os.Environ(), "HOME="+c.plan.Dir, "NO_COLOR=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.account}
+	cmd.Dir = c.plan.Dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// traffic starts the writers that every scenario is judged by.
+func (c *testCluster) traffic(table string) *drill.Traffic {
+	c.t.Helper()
+	tr, err := drill.Begin(context.Background(), drill.Options{
+		DSN: c.plan.DSN(c.plan.Write), Table: table, Writers: 8, Pause: 10 * time.Millisecond, Timeout: 20 * time.Second,
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return tr
+}
+
+// judge ends the writers and compares what they were told with what the new primary holds.
+func (c *testCluster) judge(tr *drill.Traffic) drill.Report {
+	c.t.Helper()
+	r := tr.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	v, err := tr.Verify(ctx, c.plan.DSN(c.plan.Write))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Logf("acknowledged %d (%.0f/s), unknown %d, refused %d, longest gap %.2f s, errors %v; found %d", r.Acknowledged, r.Rate, r.Unknown, r.Refused, r.Gap.Seconds(), r.Errors, v.Found)
+	if !v.OK() {
+		c.t.Errorf("missing %v, doubled %v, refused but there %v", head(v.Missing), head(v.Doubled), head(v.Ghosts))
+	}
+	if r.Rate < 100 {
+		c.t.Errorf("only %.0f acknowledged rows a second: too few to judge by", r.Rate)
+	}
+	return r
+}
+
+func head(list []string) []string { return list[:min(len(list), 5)] }
+
+// get asks an HTTP address.
+func get(t *testing.T, url string) (int, []byte) {
+	t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, nil
+	}
+	return resp.StatusCode, b
+}
+
+func need(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skipf("%s is not installed: make test installs it", program)
+	}
+	return path
+}
+
+func decode(t *testing.T, b []byte, into any) {
+	t.Helper()
+	if err := json.Unmarshal(b, into); err != nil {
+		t.Fatalf("%v in %s", err, bytes.TrimSpace(b))
+	}
+}
+
+func contains(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Errorf("%q does not stand in:\n%s", p, text)
+		}
+	}
+}
+
+func other(names []string, not string) string {
+	i := slices.IndexFunc(names, func(n string) bool { return n != not })
+	return names[i]
+}

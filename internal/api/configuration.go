@@ -1,0 +1,158 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/havenha/haven/internal/dcs"
+)
+
+func (s *Server) getConfig(w http.ResponseWriter, r *http.Request) {
+	snap, read := s.now(w, r)
+	switch {
+	case !read:
+	case snap.Config == nil:
+		errorPage(w, http.StatusBadGateway, "")
+	default:
+		document(w, ok, snap.Config.Raw)
+	}
+}
+
+// object reads a JSON object from a request; where there is none it has answered.
+func object(w http.ResponseWriter, r *http.Request) (map[string]any, bool) {
+	if r.ContentLength < 0 || r.Header.Get("Content-Length") == "" {
+		errorPage(w, http.StatusLengthRequired, "")
+		return nil, false
+	}
+	content, err := io.ReadAll(r.Body)
+	if err != nil {
+		errorPage(w, http.StatusBadRequest, "")
+		return nil, false
+	}
+	out, err := decode(content)
+	if err != nil || len(out) == 0 {
+		errorPage(w, http.StatusBadRequest, "")
+		return nil, false
+	}
+	return out, true
+}
+
+// decode reads an object and leaves its numbers as they are written.
+func decode(content []byte) (map[string]any, error) {
+	var out map[string]any
+	d := json.NewDecoder(bytes.NewReader(content))
+	d.UseNumber()
+	if err := d.Decode(&out); err != nil {
+		return nil, err
+	}
+	if d.More() {
+		return nil, errors.New("more than one JSON value")
+	}
+	return out, nil
+}
+
+func (s *Server) patchConfig(w http.ResponseWriter, r *http.Request) {
+	patch, read := object(w, r)
+	if !read {
+		return
+	}
+	snap, read := s.now(w, r)
+	if !read {
+		return
+	}
+	if snap.Config == nil {
+		errorPage(w, http.StatusServiceUnavailable, "")
+		return
+	}
+	whole, err := decode(snap.Config.Raw)
+	if err != nil {
+		errorPage(w, http.StatusServiceUnavailable, "")
+		return
+	}
+	if !merge(whole, patch) {
+		document(w, ok, whole)
+		return
+	}
+	if s.storeConfig(w, r, whole, snap.Config.ModRev, http.StatusServiceUnavailable) {
+		document(w, ok, whole)
+	}
+}
+
+// putConfig replaces the whole configuration, whatever it is at the moment.
+func (s *Server) putConfig(w http.ResponseWriter, r *http.Request) {
+	whole, read := object(w, r)
+	if read && s.storeConfig(w, r, whole, -1, http.StatusBadGateway) {
+		document(w, ok, whole)
+	}
+}
+
+func (s *Server) storeConfig(w http.ResponseWriter, r *http.Request, whole map[string]any, seen int64, failed int) bool {
+	raw, err := json.Marshal(whole)
+	if err == nil {
+		err = s.opt.Store.PutConfig(r.Context(), raw, seen)
+	}
+	switch {
+	case errors.Is(err, dcs.ErrConflict):
+		errorPage(w, http.StatusConflict, "")
+	case err != nil:
+		s.log.Warn("the dynamic configuration was not written", "error", err)
+		errorPage(w, failed, "")
+	default:
+		s.opt.Wake()
+	}
+	return err == nil
+}
+
+// merge lays a patch over a configuration: null deletes, objects merge, everything else replaces. It tells whether
+// anything changed; scalars that are the same as text count as unchanged.
+func merge(whole, patch map[string]any) bool {
+	changed := false
+	for name, value := range patch {
+		have, there := whole[name]
+		inner, isObject := value.(map[string]any)
+		haveInner, haveObject := have.(map[string]any)
+		switch {
+		case value == nil && there:
+			delete(whole, name)
+			changed = true
+		case value == nil:
+		case isObject && haveObject:
+			changed = merge(haveInner, inner) || changed
+		case !there || plain(have) != plain(value):
+			whole[name] = value
+			changed = true
+		}
+	}
+	return changed
+}
+
+func plain(v any) string {
+	switch v.(type) {
+	case map[string]any, []any:
+		text, err := json.Marshal(v)
+		if err == nil {
+			return string(text)
+		}
+	}
+	return fmt.Sprint(v)
+}
+
+func (s *Server) postReload(w http.ResponseWriter, _ *http.Request) {
+	s.owned.Add(1) // the caller counts as well, so the counter is above zero
+	go func() {
+		defer s.owned.Done()
+		if err := s.opt.Reload(); err != nil {
+			s.log.Error("reload failed", "error", err)
+		}
+	}()
+	text(w, http.StatusAccepted, "reload scheduled")
+}
+
+// postSigterm has no effect where processes can be sent signals (Patroni).
+func (s *Server) postSigterm(w http.ResponseWriter, _ *http.Request) {
+	text(w, http.StatusAccepted, "shutdown scheduled")
+}

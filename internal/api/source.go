@@ -1,0 +1,137 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs"
+	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/postgres"
+)
+
+// Local is what this node knows of itself.
+type Local struct {
+	Name, Scope, Version string
+	// HasServer is false on a node without a database; Member, Probe, Reason and Task are empty there.
+	HasServer bool
+	Member    cluster.Member // the own member key
+	Snapshot  cluster.Snapshot
+	// Known tells whether the store can be read, SeenAt when it last could.
+	Known   bool
+	SeenAt  time.Time
+	Dynamic config.Dynamic
+	Probe   *postgres.Probe // nil: the server does not answer
+	// ServerVersion is PostgreSQL's, for instance 150018; 0: not known.
+	ServerVersion int
+	// Leads tells whether leadership is proven at this moment.
+	Leads    bool
+	SystemID string
+	Tags     map[string]any
+	Reason   ha.Reason
+	Task     *ha.Task
+	LastTurn time.Time // of the agent's loop; zero: none yet
+	Problems []string
+}
+
+// Source tells what the node knows of itself.
+type Source interface {
+	// Status is what was last published. It never blocks.
+	Status() Local
+	// Fresh is Status with the server asked at this moment; Probe is nil if it does not answer.
+	Fresh(ctx context.Context) Local
+}
+
+// Options are what a Server is made from.
+type Options struct {
+	Node   *config.RESTAPI
+	Source Source
+	Store  dcs.Store
+	// Wake makes the agent look at the store at once.
+	Wake func()
+	// Reload reads the node's configuration again.
+	Reload func() error
+	// Peers asks other members' REST APIs.
+	Peers   *http.Client
+	Log     *slog.Logger
+	Version string
+}
+
+// probeTimeout bounds the question to the own server that a check asks.
+const probeTimeout = 2 * time.Second
+
+// defaultTTL holds while the dynamic configuration was never read (Patroni's default).
+const defaultTTL = 30 * time.Second
+
+func (l Local) ttl() time.Duration {
+	if l.Dynamic.TTL <= 0 {
+		return defaultTTL
+	}
+	return l.Dynamic.TTL
+}
+
+// sees tells whether the store's state may still be believed: it can be read, or could within the last ttl (Patroni).
+func (l Local) sees() bool {
+	return l.Known || !l.SeenAt.IsZero() && time.Since(l.SeenAt) < l.ttl()
+}
+
+func (l Local) standbyCluster() bool { return l.Dynamic.StandbyCluster != nil }
+
+// promoted tells whether the term has come as far as writes. Where no term binds, a member leads that writes none.
+func (l Local) promoted() bool {
+	t := l.Snapshot.Term
+	return !t.Binds(l.Snapshot.Leader) || t.State == cluster.TermPromoted
+}
+
+// isLeader tells whether the node leads and its server does what a leader's does.
+func (l Local) isLeader() bool {
+	if !l.Leads || l.Probe == nil {
+		return false
+	}
+	return l.standbyCluster() && l.Probe.InRecovery || !l.Probe.InRecovery && l.promoted()
+}
+
+func (l Local) running() bool {
+	return !l.HasServer || l.Member.State == cluster.StateRunning && l.Probe != nil
+}
+
+// synchronous tells whether /sync names this standby; quorum, whether that is in quorum mode.
+func (l Local) synchronous() (named, quorum bool) {
+	s := l.Snapshot.Sync
+	named = s.Active() && s.Leader != l.Name && s.Has(l.Name)
+	return named, l.Dynamic.SynchronousMode == config.SyncQuorum
+}
+
+// role is what the server does right now, else what the member key says.
+func (l Local) role() cluster.Role {
+	switch {
+	case !l.HasServer:
+		return roleCoordinator
+	case l.Probe == nil:
+		return l.Member.Role
+	case !l.Probe.InRecovery:
+		return cluster.RolePrimary
+	case l.standbyCluster() && l.Member.Role == cluster.RoleStandbyLeader:
+		return cluster.RoleStandbyLeader
+	}
+	return cluster.RoleReplica
+}
+
+// roleCoordinator is the role of a node without a database.
+const roleCoordinator cluster.Role = "coordinator"
+
+// replicationState is how a standby gets its WAL, in Patroni's words; empty: not known, or no standby.
+func (l Local) replicationState() string {
+	switch {
+	case l.Probe == nil || !l.Probe.InRecovery:
+		return ""
+	case l.Probe.ReceiverStatus == "streaming":
+		return "streaming"
+	case l.Member.ReplicationState != "" && l.Member.ReplicationState != "streaming":
+		return l.Member.ReplicationState
+	}
+	return ""
+}

@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/havenha/haven/internal/app"
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/obs"
+	"github.com/spf13/cobra"
+)
+
+// RunCommand is haven run.
+func RunCommand(version string) *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use:   "run [FILE]",
+		Short: "Run this node: the roles whose sections the configuration has",
+		Long: `Run this node: an etcd member, a database member, a proxy, as the configuration says.
+
+FILE is a haven.yml, a patroni.yml, or a directory of them; without it, the usual places and
+PATRONI_* variables are looked at. SIGTERM ends the node in an orderly way (a leader hands over
+first), SIGHUP reads the configuration again.`,
+		Example: `  haven run /etc/haven/haven.yml
+  haven run cluster.yml --name db1`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file := ""
+			if len(args) == 1 {
+				file = args[0]
+			}
+			return runNode(cmd.Context(), cmd, file, name, version)
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "which of the nodes that the file describes")
+	return c
+}
+
+// hostSource is where the configuration of a node on this host comes from.
+func hostSource(file, name string) config.Source {
+	host, _ := os.Hostname() // an empty one makes the check ask for a name
+	dir, _ := os.Getwd()
+	return config.Source{Path: file, Name: name, Env: os.Environ(), WorkDir: dir, Hostname: host, Addresses: globalAddresses(), Root: os.Geteuid() == 0}
+}
+
+// globalAddresses are the host's own global unicast addresses.
+func globalAddresses() []netip.Addr {
+	var out []netip.Addr
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap().IsGlobalUnicast() {
+				out = append(out, ip.Unmap())
+			}
+		}
+	}
+	return out
+}
+
+func runNode(ctx context.Context, cmd *cobra.Command, file, name, version string) error {
+	if file == "" {
+		found, err := config.FindFile("", os.Environ())
+		if err == nil {
+			file = found
+		}
+	}
+	load := func() (*config.Node, config.Report) { return config.Load(hostSource(file, name)) }
+	node, report := load()
+	if !report.OK() {
+		return &app.ConfigError{Report: report}
+	}
+	log, closer, err := obs.Logger(node.Log, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
+	for _, f := range report.Faults {
+		log.Warn(f.String())
+	}
+	n, err := app.New(ctx, app.Options{Node: node, Load: load, Version: version, Log: log, Env: os.Environ()})
+	if err != nil {
+		return err
+	}
+	log.Info("haven "+version, "scope", node.Scope, "name", node.Name, "roles", fmt.Sprint(node.Roles()))
+	stop := reloadOnHUP(n)
+	defer stop()
+	err = n.Run(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// reloadOnHUP reads the configuration again at every SIGHUP until it is stopped.
+func reloadOnHUP(n *app.Node) (stop func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range hup {
+			_ = n.Reload() // it has logged what is wrong
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(hup)
+		<-ended
+	}
+}

@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"encoding/json"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *console) showConfigCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show-config [CLUSTER]", Short: "Show the dynamic configuration", Args: atMost(1),
+		Long: "Show the dynamic configuration as it stands in etcd, as YAML. Secrets are shown as ******.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.noTSV(); err != nil {
+				return err
+			}
+			return c.show(cmd.Context(), args, 0, view{show: func(w io.Writer, p picture) error { return c.dynamic(w, p) }})
+		},
+	}
+}
+
+func (c *console) dynamic(w io.Writer, p picture) error {
+	if p.snap.Config == nil {
+		return &Failure{Code: ExitNotFound, What: "The config key does not exist in the cluster " + p.scope,
+			Means: "The cluster has not been made yet, or was made without a dynamic configuration.", Next: "haven status"}
+	}
+	var whole any
+	if err := json.Unmarshal(p.snap.Config.Raw, &whole); err != nil {
+		return &Failure{Code: ExitFailed, What: "the dynamic configuration is not valid JSON: " + err.Error()}
+	}
+	form := *c
+	if c.output == "text" {
+		form.output = "yaml"
+	}
+	return form.emit(w, masked("", whole))
+}
+
+// masked hides what a key's name says is a secret.
+func masked(key string, v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k := range v {
+			v[k] = masked(strings.ToLower(k), v[k])
+		}
+	case []any:
+		for i := range v {
+			v[i] = masked(key, v[i])
+		}
+	case string:
+		secret := strings.Contains(key, "password") || strings.Contains(key, "passphrase") || strings.Contains(key, "secret")
+		if secret && key != "password_encryption" && !strings.HasSuffix(key, "_file") || strings.Contains(v, "password=") {
+			return "******"
+		}
+	}
+	return v
+}

@@ -1,0 +1,63 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// farewell is how long a client has to close after its server has. A PostgreSQL server never closes one half only, so
+// nobody reads what such a client may still send.
+const farewell = 5 * time.Second
+
+// session is one client connected to one server.
+type session struct {
+	ledger         *ledger
+	pick           pick
+	client, server *net.TCPConn
+	// ended is closed when both connections are.
+	ended chan struct{}
+	// Bytes as they were last reported, guarded by the board: what is reported never shrinks.
+	seenIn, seenOut int64
+}
+
+// run passes bytes on until both directions have ended. It returns how many came from the client and went to it. Both
+// ends are bare *net.TCPConn, for which io.Copy uses splice(2): the bytes never enter this process.
+func (s *session) run() (in, out int64) {
+	var sending sync.WaitGroup
+	sending.Go(func() { in = s.pass(s.server, s.client) })
+	out = s.pass(s.client, s.server)
+	s.client.SetReadDeadline(time.Now().Add(farewell))
+	sending.Wait()
+	s.client.Close()
+	s.server.Close()
+	return in, out
+}
+
+// pass copies one direction. Its end is passed on as an end, its failure as a reset of both; a client that has not
+// closed in time after its server is just closed, so that it can still read the server's last words.
+func (s *session) pass(to, from *net.TCPConn) int64 {
+	n, err := io.Copy(to, from)
+	if err == nil {
+		err = to.CloseWrite()
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		s.reset()
+	}
+	return n
+}
+
+// reset ends both connections at once: without lingering, close sends RST (socket(7), SO_LINGER), which also drops what
+// was not sent yet, so that a client notices even while it waits for an answer.
+func (s *session) reset() {
+	reset(s.client)
+	reset(s.server)
+}
+
+func reset(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}
