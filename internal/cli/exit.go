@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/havenha/haven/internal/agent"
 	"github.com/havenha/haven/internal/app"
 	"github.com/havenha/haven/internal/dcs"
 	"github.com/havenha/haven/internal/dcs/etcd"
@@ -51,6 +52,8 @@ func exitOf(ctx context.Context, err error) int {
 	var f *Failure
 	var c *app.ConfigError
 	var u *etcd.Unreachable
+	var p *app.PreconditionError
+	var fatal *agent.FatalError
 	switch {
 	case err == nil:
 		return ExitOK
@@ -58,6 +61,10 @@ func exitOf(ctx context.Context, err error) int {
 		return f.Code
 	case errors.As(err, &c):
 		return ExitConfig
+	case errors.As(err, &p), errors.As(err, &fatal):
+		return ExitRefused
+	case etcd.Refused(err):
+		return ExitForbidden
 	case errors.Is(err, dcs.ErrConflict):
 		return ExitConflict
 	case errors.As(err, &u):

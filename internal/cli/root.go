@@ -31,11 +31,10 @@ type console struct {
 }
 
 // Main runs one command and returns its exit code. args are those after the program's name, env has the form of
-// os.Environ. extra commands are added to those of this package.
-func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env []string, extra ...*cobra.Command) int {
+// os.Environ.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
 	c := &console{in: stdin, out: stdout, err: stderr, env: env, inTTY: isTerminal(stdin), outTTY: isTerminal(stdout)}
 	root := c.root()
-	root.AddCommand(extra...)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -97,6 +96,7 @@ sends connections to the right one.`,
 	root.AddCommand(
 		c.statusCommand(), c.listCommand(), c.topologyCommand(), c.explainCommand(), c.historyCommand(),
 		c.switchoverCommand(), c.failoverCommand(), c.showConfigCommand(), c.configCommand(), c.versionCommand(),
+		c.runCommand(), c.demoCommand(), c.keeperCommand(),
 	)
 	return root
 }

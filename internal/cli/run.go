@@ -16,10 +16,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// RunCommand is haven run.
-func RunCommand(version string) *cobra.Command {
-	var name string
-	c := &cobra.Command{
+func (c *console) runCommand() *cobra.Command {
+	return &cobra.Command{
 		Use:   "run [FILE]",
 		Short: "Run this node: the roles whose sections the configuration has",
 		Long: `Run this node: an etcd member, a database member, a proxy, as the configuration says.
@@ -29,17 +27,15 @@ PATRONI_* variables are looked at. SIGTERM ends the node in an orderly way (a le
 first), SIGHUP reads the configuration again.`,
 		Example: `  haven run /etc/haven/haven.yml
   haven run cluster.yml --name db1`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			file := ""
+			file := c.config
 			if len(args) == 1 {
 				file = args[0]
 			}
-			return runNode(cmd.Context(), cmd, file, name, version)
+			return c.run(cmd.Context(), file)
 		},
 	}
-	c.Flags().StringVar(&name, "name", "", "which of the nodes that the file describes")
-	return c
 }
 
 // hostSource is where the configuration of a node on this host comes from.
@@ -63,19 +59,20 @@ func globalAddresses() []netip.Addr {
 	return out
 }
 
-func runNode(ctx context.Context, cmd *cobra.Command, file, name, version string) error {
-	if file == "" {
-		found, err := config.FindFile("", os.Environ())
-		if err == nil {
-			file = found
-		}
+func (c *console) run(ctx context.Context, file string) error {
+	if found, err := config.FindFile(file, c.env); err == nil {
+		file = found
+	} // none: the variables alone may describe the node
+	load := func() (*config.Node, config.Report) {
+		src := hostSource(file, c.name)
+		src.Env = c.env
+		return config.Load(src)
 	}
-	load := func() (*config.Node, config.Report) { return config.Load(hostSource(file, name)) }
 	node, report := load()
 	if !report.OK() {
 		return &app.ConfigError{Report: report}
 	}
-	log, closer, err := obs.Logger(node.Log, cmd.ErrOrStderr())
+	log, closer, err := obs.Logger(node.Log, c.err)
 	if err != nil {
 		return err
 	}
@@ -83,11 +80,11 @@ func runNode(ctx context.Context, cmd *cobra.Command, file, name, version string
 	for _, f := range report.Faults {
 		log.Warn(f.String())
 	}
-	n, err := app.New(ctx, app.Options{Node: node, Load: load, Version: version, Log: log, Env: os.Environ()})
+	n, err := app.New(ctx, app.Options{Node: node, Load: load, Version: Version, Log: log, Env: c.env})
 	if err != nil {
 		return err
 	}
-	log.Info("haven "+version, "scope", node.Scope, "name", node.Name, "roles", fmt.Sprint(node.Roles()))
+	log.Info("haven "+Version, "scope", node.Scope, "name", node.Name, "roles", fmt.Sprint(node.Roles()))
 	stop := reloadOnHUP(n)
 	defer stop()
 	err = n.Run(ctx)
