@@ -5,8 +5,6 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X main.version=$(VERSION)
 SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go' 2>/dev/null) \
 	$(shell find internal -path '*/testdata' -prune -o -type f -not -name '*.go' -print 2>/dev/null) go.mod go.sum
 
@@ -25,7 +23,7 @@ help: ## list the targets
 build: bin/haven ## build bin/haven
 
 bin/haven: $(SOURCES)
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/haven
+	CGO_ENABLED=0 go build -trimpath -o $@ ./cmd/haven
 
 .PHONY: demo
 demo: ## run three members and a proxy on this machine until Ctrl-C (DEMO='--kill-primary' adds flags)

@@ -70,12 +70,13 @@ func (s *story) office(m cluster.Member, optime cluster.LSN) {
 func (s *story) event(in input, t cluster.Term, p postgres.Probe) cluster.Event {
 	e := cluster.Event{
 		Term: t.Number, Kind: kindOf(t), OldLeader: t.OldLeader, NewLeader: t.Holder, Fence: t.Fence,
-		Timeline: t.Timeline, LSN: p.WalLSN, Log: s.notes,
+		Timeline: t.Timeline, LSN: p.WalLSN,
 		Cause: cluster.Cause{Code: "unknown", Text: "no cause was recorded", Certainty: cluster.Unknown, At: t.Since},
 	}
 	if t.Cause != nil {
 		e.Cause = *t.Cause
 	}
+	e.Log = s.since(s.begin(t, e.Cause))
 	e.Chosen, e.Rejected = s.choice(in, t)
 	e.Loss = s.loss(in, t)
 	e.Phases = s.phases(t, e.Cause)
@@ -130,12 +131,28 @@ func (s *story) loss(in input, t cluster.Term) string {
 	return "not known"
 }
 
+// begin is when the change began: when its cause was seen, or after a lease had to end, when replication last worked.
+func (s *story) begin(t cluster.Term, c cluster.Cause) time.Time {
+	if t.Fence == cluster.FenceLease && !s.lastStream.IsZero() && s.lastStream.Before(c.At) {
+		return s.lastStream
+	}
+	return c.At
+}
+
+// since are the notes from that time on.
+func (s *story) since(begin time.Time) []cluster.Evidence {
+	var out []cluster.Evidence
+	for _, n := range s.notes {
+		if !n.At.Before(begin) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 // phases cuts the time of the change into parts, by what was noted.
 func (s *story) phases(t cluster.Term, c cluster.Cause) []cluster.Phase {
-	begin := c.At
-	if t.Fence == cluster.FenceLease && !s.lastStream.IsZero() && s.lastStream.Before(begin) {
-		begin = s.lastStream
-	}
+	begin := s.begin(t, c)
 	marks := []struct {
 		name string
 		end  time.Time

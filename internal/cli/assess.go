@@ -182,17 +182,21 @@ func (a *assessment) judgeLeader(p picture) {
 }
 
 func blockedNext(members []memberStatus) string {
+	var names []string
 	for _, m := range members {
 		if m.Eligible == "yes" {
-			return "wait: " + m.Name + " may take over"
+			names = append(names, m.Name)
 		}
+	}
+	if len(names) > 0 {
+		return "wait: " + strings.Join(names, ", ") + " may take over"
 	}
 	return "no member is eligible, see the reasons below; haven failover --candidate MEMBER overrides them and may lose data"
 }
 
 func (a *assessment) judgeRest(p picture) {
 	for _, m := range a.Members {
-		if m.Name != a.Leader && m.State != "streaming" && m.State != "in archive recovery" {
+		if a.Leader != "" && m.Name != a.Leader && m.State != "streaming" && m.State != "in archive recovery" {
 			a.worse(degraded, fmt.Sprintf("%s does not replicate: %s", m.Name, or(m.State, "its state is not known")), "the log of "+m.Name+"; haven list")
 		}
 	}
@@ -214,7 +218,11 @@ func (a *assessment) judgeRest(p picture) {
 	if a.Data == 0 && a.Leader != "" {
 		a.worse(degraded, "no standby could take over", "")
 	}
-	if a.Votes != nil && a.Votes.Answering < a.Votes.Members {
+	switch {
+	case a.Votes == nil:
+	case a.Votes.Tolerance < 1:
+		a.worse(degraded, fmt.Sprintf("no member of etcd may fail (%d of %d answer)", a.Votes.Answering, a.Votes.Members), "run three members of etcd, or bring back those that are gone")
+	case a.Votes.Answering < a.Votes.Members:
 		a.worse(degraded, fmt.Sprintf("%d of %d members of etcd do not answer", a.Votes.Members-a.Votes.Answering, a.Votes.Members), "look at etcd there")
 	}
 }

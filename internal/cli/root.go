@@ -82,6 +82,7 @@ sends connections to the right one.`,
 			return c.checkOptions()
 		},
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(err.Error(), cmd.CommandPath()+" --help")
 	})

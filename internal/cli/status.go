@@ -61,7 +61,6 @@ func (c *console) status(ctx context.Context, r *reader, every time.Duration, ex
 		},
 		summary: func(p picture) string {
 			a := assess(p, r.askWrites(ctx, p), nil)
-			a.Writes.Took = 0
 			return strings.ToUpper(string(a.Verdict)) + "  " + summary(p)
 		},
 	}

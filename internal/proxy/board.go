@@ -2,13 +2,18 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
 )
 
-// shun is how long a replica that could not be connected to gets no sessions.
-const shun = time.Second
+// A replica that could not be connected to gets no sessions for shun, and twice as long each time after that, up to
+// shunLongest.
+const (
+	shun        = time.Second
+	shunLongest = 30 * time.Second
+)
 
 // admission is one admitted leadership, from its admission until it admits no more: then its context ends.
 type admission struct {
@@ -20,6 +25,7 @@ type admission struct {
 type failure struct {
 	why   string
 	until time.Time
+	pause time.Duration
 }
 
 // board is what all connections share: the picture of the cluster, the admitted leadership, and who is connected to
@@ -97,6 +103,7 @@ func (b *board) enter(s *session) bool {
 		return false
 	}
 	b.sessions[s] = struct{}{}
+	delete(b.failures, s.pick.server)
 	t.open++
 	t.total++
 	return true
@@ -120,8 +127,7 @@ func (b *board) failed(l *ledger, p pick, why string) {
 	defer b.mu.Unlock()
 	l.tally(p.server).errors++
 	if !p.primary {
-		b.failures[p.server] = failure{why: why, until: time.Now().Add(shun)}
-		b.announce()
+		b.shun(p.server, why)
 		return
 	}
 	if b.admission != p.admission {
@@ -133,6 +139,17 @@ func (b *board) failed(l *ledger, p pick, why string) {
 	case b.suspect <- struct{}{}:
 	default:
 	}
+}
+
+// shun leaves a server alone for a while. Failures of connections that were begun before it was shunned count once.
+func (b *board) shun(server, why string) {
+	f, now := b.failures[server], time.Now()
+	if now.Before(f.until) {
+		return
+	}
+	pause := min(max(shun, 2*f.pause), shunLongest)
+	b.failures[server] = failure{why: why, until: now.Add(pause), pause: pause}
+	b.announce()
 }
 
 // close ends the admission; sessions live on.
@@ -148,14 +165,15 @@ func (b *board) close(why string) {
 func (b *board) show(p picture, addresses map[string][]netip.AddrPort) (cut []*session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old := b.picture
-	b.seen, b.picture, b.addresses = true, p, addresses
-	if b.lost != nil {
+	if !b.seen || b.lost != nil {
 		b.lost, b.lostSince = nil, time.Now()
 	}
+	old := b.picture
+	b.seen, b.picture, b.addresses = true, p, addresses
+	maps.DeleteFunc(b.failures, func(name string, _ failure) bool { _, ok := p.find(name); return !ok })
 	switch {
 	case p.leader == nil:
-		b.close("nobody leads")
+		b.close("")
 	case !p.ready:
 		b.close(p.unready)
 	case b.admission != nil && b.admission.leadership != *p.leader:
@@ -243,11 +261,8 @@ func (b *board) view(now time.Time) view {
 // nextExpiry is when the next shunned server may be tried again.
 func (b *board) nextExpiry(now time.Time) time.Duration {
 	var next time.Duration
-	for name, f := range b.failures {
-		left := f.until.Sub(now)
-		if left <= 0 {
-			delete(b.failures, name)
-		} else if next == 0 || left < next {
+	for _, f := range b.failures {
+		if left := f.until.Sub(now); left > 0 && (next == 0 || left < next) {
 			next = left
 		}
 	}

@@ -144,7 +144,7 @@ const maxDocument = 1 << 20
 
 // sslRequest asks whether a server speaks TLS: length 8, code 80877103 (PostgreSQL manual, message formats). It is
 // answered before anything is asked of the database, by one byte, and leaves no line in the server's log.
-var sslRequest = [8]byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f}
+const sslRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 // probe tells whether a PostgreSQL server answers on one of the addresses.
 func probe(ctx context.Context, addresses []netip.AddrPort) error {
@@ -157,7 +157,7 @@ func probe(ctx context.Context, addresses []netip.AddrPort) error {
 		conn.SetDeadline(deadline)
 	}
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	if _, err := conn.Write(sslRequest[:]); err != nil {
+	if _, err := io.WriteString(conn, sslRequest); err != nil {
 		return fmt.Errorf("its server does not answer: %w", err)
 	}
 	var reply [1]byte

@@ -239,6 +239,7 @@ func (l *listener) dial(ctx context.Context, client *net.TCPConn, p pick) *sessi
 	if err != nil {
 		l.board.drop(l.ledger, p)
 		if ctx.Err() == nil {
+			l.log.Info("a server could not be connected to", "server", p.server, "error", err)
 			l.board.failed(l.ledger, p, err.Error())
 		}
 		return nil

@@ -31,7 +31,7 @@ func afternoon() Stats {
 			{Listen: "*:5000", Target: "primary", Sessions: 0, Total: 41, In: 5 << 20, Out: 1536, Waiting: 8, OldestWait: 1.25, Held: 9, Timeouts: 1, Rejected: 2, Reset: 8,
 				Why: "db2: its REST API answers 503 to /primary",
 				Servers: []ServerStats{
-					{Name: "db1", Address: "10.0.0.1:5432", State: Standby, Why: "is a standby", Since: at.Add(-2 * time.Second), Total: 41, In: 5 << 20, Out: 1536, Errors: 3},
+					{Name: "db1", Address: "10.0.0.1:5432", State: Standby, Why: "does not lead", Since: at.Add(-2 * time.Second), Total: 41, In: 5 << 20, Out: 1536, Errors: 3},
 					{Name: "db2", Address: "10.0.0.2:5432", State: Checking, Why: "its REST API answers 503 to /primary", Since: at.Add(-1300 * time.Millisecond)},
 				}},
 			{Listen: "*:5001", Target: "replica", Sessions: 2, Total: 2, Servers: []ServerStats{

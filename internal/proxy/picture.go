@@ -33,7 +33,7 @@ type server struct {
 	excluded  bool // tag noloadbalance
 	leads     bool
 	lag       int64 // bytes behind the leader; -1: unknown
-	// refused says why its own REST API calls it no replica; empty: it does not say so.
+	// refused says why it is no replica by its own word (member key or REST API); empty: it is, as far as is known.
 	refused string
 }
 
@@ -59,23 +59,24 @@ func (p picture) find(name string) (server, bool) {
 func depict(s cluster.Snapshot) picture {
 	var p picture
 	if l := s.Leader; l != nil && l.Name != "" {
-		p.leader = &leadership{holder: l.Name, created: l.CreateRev}
-		p.ready = true
+		p.leader, p.ready = &leadership{holder: l.Name, created: l.CreateRev}, true
 		if s.Term.Binds(l) {
 			p.leader = &leadership{holder: l.Name, term: s.Term.Number}
-			p.ready = s.Term.State == cluster.TermPromoted
-			p.unready = fmt.Sprintf("term %d is %s, not yet promoted", s.Term.Number, s.Term.State)
+			if s.Term.State != cluster.TermPromoted {
+				p.ready, p.unready = false, fmt.Sprintf("term %d is %s, not yet promoted", s.Term.Number, s.Term.State)
+			}
 		}
 	}
 	for _, m := range s.Members {
+		refused := ""
+		if m.Role != cluster.RoleReplica {
+			refused = fmt.Sprintf("its member key says %q", m.Role)
+		}
 		p.servers = append(p.servers, server{
 			name: m.Name, address: m.Address(), api: m.APIBase(), state: m.State,
 			streaming: m.ReplicationState == "streaming", excluded: m.Tag("noloadbalance"),
-			leads: p.leader != nil && p.leader.holder == m.Name, lag: lagOf(m, s.Status),
+			leads: p.leader != nil && p.leader.holder == m.Name, lag: lagOf(m, s.Status), refused: refused,
 		})
-	}
-	if p.ready {
-		p.unready = ""
 	}
 	return p
 }

@@ -23,7 +23,7 @@ const (
 	Down        State = "down"         // its server does not run
 	Unreachable State = "unreachable"  // could not be connected to
 	Unresolved  State = "unresolved"   // its name has no address
-	Refused     State = "refused"      // its own REST API calls it no replica
+	Refused     State = "refused"      // is no replica by its own word
 	NoLeader    State = "no leader"    // of a cluster: nobody leads
 	NotSeen     State = "not seen yet" // of a cluster: no picture so far
 )
@@ -129,7 +129,7 @@ func judge(v view, r rule, s server) verdict {
 		return judgeLeader(v, r, s)
 	}
 	if !r.replica {
-		return verdict{Standby, "is a standby"}
+		return verdict{Standby, "does not lead"}
 	}
 	return judgeReplica(v, r, s)
 }

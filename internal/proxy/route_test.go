@@ -40,7 +40,9 @@ func TestRoute(t *testing.T) {
 	broke.broken = map[string]broken{"db2": {Unreachable, "connection refused"}}
 	nameless := cast()
 	nameless.servers = nil
-	none := ""
+	deposed := cast()
+	deposed.admitted, deposed.leader, deposed.servers[0].leads = false, nil, false
+	deposed.servers[0].refused = `its member key says "primary"`
 	for _, c := range []struct {
 		name  string
 		v     view
@@ -67,7 +69,7 @@ func TestRoute(t *testing.T) {
 		{"unknown lag", cast(standby("db2", lag(-1))), ro, nil, choice{server: "db1", primary: true}},
 		{"unknown lag, no fallback", cast(standby("db2", lag(-1))), strict, nil, choice{why: "no replica may be used"}},
 		{"unknown lag is better than nothing", checkingUnsure, ro, nil, choice{server: "db2"}},
-		{"nothing at all", checking, ro, map[string]load{none: {}}, choice{server: "db2"}},
+		{"a primary that lost the leader key is no replica", deposed, ro, nil, choice{why: "no replica may be used, and no primary is admitted"}},
 		{"refused lately", broke, ro, map[string]load{"db3": {9, 9}}, choice{server: "db3"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,7 +93,7 @@ func TestJudge(t *testing.T) {
 		"excluded: has the tag noloadbalance":                 {ro, standby("db2", func(s *server) { s.excluded = true })},
 		`down: its server is "creating replica"`:              {ro, standby("db2", func(s *server) { s.state = cluster.StateCreatingReplica })},
 		"detached: does not stream":                           {ro, standby("db2", func(s *server) { s.streaming = false })},
-		"standby: is a standby":                               {rw, standby("db2", nil)},
+		"standby: does not lead":                              {rw, standby("db2", nil)},
 		"refused: its REST API answers 503 to /replica":       {ro, standby("db2", func(s *server) { s.refused = "its REST API answers 503 to /replica" })},
 		"admitted: says that it is writable":                  {rw, cast().servers[0]},
 		"leading: is the primary":                             {ro, cast().servers[0]},
@@ -110,9 +112,9 @@ func TestDepict(t *testing.T) {
 		Leader: &cluster.Leader{Name: "db1", CreateRev: 5, ModRev: 7},
 		Status: &cluster.Status{Optime: 1000},
 		Members: []cluster.Member{
-			{Name: "db1", ConnURL: "postgres://10.0.0.1:5433/postgres", APIURL: "https://10.0.0.1:8008/patroni", State: "running", XlogLocation: 1200},
-			{Name: "db2", ConnURL: "postgres://[fe80::1]/postgres", State: "running", XlogLocation: 400, ReplicationState: "streaming", Tags: map[string]any{"noloadbalance": true}},
-			{Name: "db3", State: "stopped"},
+			{Name: "db1", Role: "primary", ConnURL: "postgres://10.0.0.1:5433/postgres", APIURL: "https://10.0.0.1:8008/patroni", State: "running", XlogLocation: 1200},
+			{Name: "db2", Role: "replica", ConnURL: "postgres://[fe80::1]/postgres", State: "running", XlogLocation: 400, ReplicationState: "streaming", Tags: map[string]any{"noloadbalance": true}},
+			{Name: "db3", Role: "replica", State: "stopped"},
 		},
 	}
 	p := depict(s)
@@ -120,7 +122,7 @@ func TestDepict(t *testing.T) {
 		t.Errorf("a leader without a term: %+v, ready %v", p.leader, p.ready)
 	}
 	want := []server{
-		{name: "db1", address: "10.0.0.1:5433", api: "https://10.0.0.1:8008", state: "running", leads: true},
+		{name: "db1", address: "10.0.0.1:5433", api: "https://10.0.0.1:8008", state: "running", leads: true, refused: `its member key says "primary"`},
 		{name: "db2", address: "[fe80::1]:5432", state: "running", streaming: true, excluded: true, lag: 600},
 		{name: "db3", state: "stopped", lag: -1},
 	}

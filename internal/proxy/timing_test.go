@@ -108,5 +108,11 @@ func TestAFailedReplicaIsTriedAgainLater(t *testing.T) {
 		if p, _, _ = b.choose(l); p.server != "db2" {
 			t.Errorf("after %s: %+v", retry, p)
 		}
+		// Two connections were under way; they fail together, and that counts once.
+		b.failed(l, p, "connection refused")
+		b.failed(l, p, "connection refused")
+		if _, _, retry = b.choose(l); retry != 2*shun {
+			t.Errorf("after another failure: again in %s", retry)
+		}
 	})
 }

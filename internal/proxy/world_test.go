@@ -82,7 +82,7 @@ func (f *fake) serve(conn *net.TCPConn) {
 	if _, err := io.ReadFull(conn, first[:]); err != nil {
 		return
 	}
-	if first == sslRequest {
+	if string(first[:]) == sslRequest {
 		conn.Write([]byte("N"))
 		return
 	}
