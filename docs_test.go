@@ -50,25 +50,32 @@ How the files are found, merged and overridden is told in [configuration files](
 
 Reload says when a change takes effect: **R** at SIGHUP or POST /reload, **S** at the next start of ` + "`haven run`" + `,
 **Q** at the next restart of PostgreSQL, **–** never (it is fixed for the life of the member).
-
 `)
-	section := ""
+	var order []string
+	tables := map[string]*strings.Builder{}
 	for _, d := range config.Reference() {
 		head, _, nested := strings.Cut(d.Path, ".")
 		if !nested && d.Kind != "section" {
 			head = "general"
 		}
-		if head != section {
-			section = head
-			fmt.Fprintf(&b, "\n## %s\n\n| key | value | default | reload | |\n| --- | --- | --- | --- | --- |\n", section)
+		if tables[head] == nil {
+			order, tables[head] = append(order, head), &strings.Builder{}
 		}
-		def := cell(d.Default)
-		if d.PatroniDefault != "" && d.PatroniDefault != d.Default {
-			def += " (" + cell(d.PatroniDefault) + ")"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", d.Path, cell(d.Kind), strings.TrimSpace(def), strings.ReplaceAll(string(d.Reload), "-", "–"), cell(d.Text))
+		writeKey(tables[head], d)
+	}
+	for _, head := range order {
+		fmt.Fprintf(&b, "\n## %s\n\n| key | value | default | reload | |\n| --- | --- | --- | --- | --- |\n%s", head, tables[head])
 	}
 	return b.String()
+}
+
+func writeKey(w *strings.Builder, d config.KeyDoc) {
+	def := cell(d.Default)
+	if d.PatroniDefault != "" && d.PatroniDefault != d.Default {
+		def += " (" + cell(d.PatroniDefault) + ")"
+	}
+	reload := strings.ReplaceAll(string(d.Reload), "-", "–")
+	fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s |\n", d.Path, cell(d.Kind), strings.TrimSpace(def), reload, cell(d.Text))
 }
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

@@ -197,7 +197,7 @@ func blockedNext(members []memberStatus) string {
 func (a *assessment) judgeRest(p picture) {
 	for _, m := range a.Members {
 		if a.Leader != "" && m.Name != a.Leader && m.State != "streaming" && m.State != "in archive recovery" {
-			a.worse(degraded, fmt.Sprintf("%s does not replicate: %s", m.Name, or(m.State, "its state is not known")), "the log of "+m.Name+"; haven list")
+			a.worse(degraded, fmt.Sprintf("%s does not replicate: %s", m.Name, or(m.State, "its state is not known")), lookAt(m))
 		}
 	}
 	if p.dynamic.Pause {
@@ -208,7 +208,7 @@ func (a *assessment) judgeRest(p picture) {
 		if p.dynamic.SynchronousModeStrict {
 			effect = "commits wait until there is one"
 		}
-		a.worse(degraded, "no standby is synchronous: "+effect, "haven list: why does no standby stream?")
+		a.worse(degraded, "no standby is synchronous: "+effect, "a standby has to stream: haven status --watch")
 	}
 	for _, name := range a.SyncSet {
 		if _, there := p.snap.Member(name); !there {
@@ -225,6 +225,15 @@ func (a *assessment) judgeRest(p picture) {
 	case a.Votes.Answering < a.Votes.Members:
 		a.worse(degraded, fmt.Sprintf("%d of %d members of etcd do not answer", a.Votes.Members-a.Votes.Answering, a.Votes.Members), "look at etcd there")
 	}
+}
+
+// lookAt is what to do about a member that does not replicate.
+func lookAt(m memberStatus) string {
+	switch cluster.State(m.State) {
+	case cluster.StateStarting, cluster.StateRestarting, cluster.StateStopping, cluster.StateCreatingReplica, cluster.StateRunning:
+		return "wait a moment: haven status --watch; if it stays so, the log of " + m.Name
+	}
+	return "the log of " + m.Name
 }
 
 // headline is the first line: the verdict, and what one wants to know first.

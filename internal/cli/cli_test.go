@@ -87,7 +87,8 @@ func at(seconds float64) time.Time {
 	return time.Date(2031, 5, 6, 3, 12, 2, 0, time.UTC).Add(time.Duration(seconds * float64(time.Second)))
 }
 
-// fill makes the cluster of a script. Its words: empty, sync, pause, foreign, noleader, stopped.
+// fill makes the cluster of a script. Its words: empty (no history), sync, pause, noleader, stopped (db2), deaf (no REST
+// API answers).
 func fill(endpoint, scope, rest string, words []string) error {
 	has := map[string]bool{}
 	for _, w := range words {
@@ -123,6 +124,11 @@ func members(rest string, has map[string]bool) []cluster.Member {
 		m := &out[i]
 		m.ConnURL, m.APIURL = fmt.Sprintf("postgres://10.0.0.1%d:5432/postgres", i+1), rest+"/patroni"
 		m.State, m.Version, m.Timeline = cluster.StateRunning, "4.1.4", 3
+	}
+	if has["deaf"] {
+		for i := range out {
+			out[i].APIURL = "http://127.0.0.1:1/patroni"
+		}
 	}
 	if has["stopped"] {
 		out[1].State, out[1].ReplicationState, out[1].ReceiveLSN, out[1].ReplayLSN = cluster.StateStopped, "", 0, 0

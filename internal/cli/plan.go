@@ -15,6 +15,9 @@ type plan struct {
 	Loss      string   `json:"loss"`
 	Blockers  []string `json:"blockers,omitempty"`
 	Warnings  []string `json:"warnings,omitempty"`
+	// Behind is how many bytes of WAL the candidate lacked when positions were last recorded; nil: not known, or none by
+	// construction.
+	Behind *uint64 `json:"behind_bytes,omitempty"`
 }
 
 const (
@@ -30,8 +33,10 @@ func (p plan) short() string {
 		return "SAFE, loses 0 B"
 	case planBlocked:
 		return "BLOCKED: " + strings.Join(p.Blockers, ", ")
+	case planLossy:
+		return fmt.Sprintf("LOSSY, %s was %s behind", p.Candidate, size(*p.Behind))
 	}
-	return p.Verdict + ", " + p.Loss
+	return "UNKNOWN, no position of " + p.Candidate
 }
 
 // planFor is the plan of an unplanned failover, to the candidate or, where that is empty, to the best member.
@@ -52,7 +57,7 @@ func planFor(p picture, candidate string) plan {
 		out.Verdict, out.Loss = planUnknown, "what would be lost is not known: no position of "+m.Name
 	default:
 		behind := m.Position().Behind(status.Optime)
-		out.Verdict = planLossy
+		out.Verdict, out.Behind = planLossy, &behind
 		out.Loss = fmt.Sprintf("%s was %s behind when both were last recorded; replication is asynchronous, so what came after may be lost as well", m.Name, size(behind))
 	}
 	return out

@@ -72,6 +72,8 @@ func (ch *change) answered(a api.Answer, began time.Time) error {
 		f.Code, f.Means, f.Next = ExitForbidden, "Nothing has changed.", "give ctl.authentication in the configuration, or http://USER:PASSWORD@MEMBER:8008"
 	case a.Code == http.StatusPreconditionFailed && strings.Contains(text, "leader name does not match"), a.Code == http.StatusConflict:
 		f.Code, f.Means, f.Next = ExitConflict, "Leadership moved meanwhile. Nothing has changed.", "haven status, then try again"
+	case strings.Contains(text, "sync_standby"):
+		f.Code, f.Means, f.Next = ExitRefused, "Commits wait for synchronous standbys, so only one of them may take over. Nothing has changed.", "haven status --watch, until the candidate is synchronous"
 	case a.Code >= 400 && a.Code < 500:
 		f.Code, f.Means = ExitRefused, "Nothing has changed."
 	case strings.Contains(text, "failed to write"):
