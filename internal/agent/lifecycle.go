@@ -137,7 +137,14 @@ func (a *Agent) found(ctx context.Context, in input, e *effects) error {
 		return fmt.Errorf("bootstrap: record the new cluster: %w", err)
 	}
 	e.note("initialized a new cluster, system %s", probe.SystemID)
-	return a.begun(ctx, h, e)
+	if err := a.begun(ctx, h, e); err != nil {
+		return err
+	}
+	event := foundingEvent(f.Term, probe, e.notes)
+	if _, _, err := a.store.Write(ctx, h, dcs.Changes{Event: &event}); err != nil {
+		a.log.Warn("the founding could not be recorded among the events", "error", err)
+	}
+	return nil
 }
 
 // extendedHBA is initdb's pg_hba.conf with the lines of bootstrap.pg_hba after its own.
@@ -154,6 +161,14 @@ func (a *Agent) unclaim(ctx context.Context, in input, e *effects) error {
 	err := a.store.CancelInitialize(ctx)
 	a.refresh(ctx, e)
 	return err
+}
+
+func foundingEvent(t cluster.Term, p postgres.Probe, notes []cluster.Evidence) cluster.Event {
+	return cluster.Event{
+		Term: t.Number, Kind: "bootstrap", NewLeader: t.Holder, Fence: t.Fence, Timeline: t.Timeline, LSN: p.WalLSN, Log: notes,
+		Cause:  cluster.Cause{Code: ha.CauseBootstrap, Certainty: cluster.Observed, At: t.Since, Text: "the cluster was made: there was none before"},
+		Chosen: t.Holder + " was the first to reserve the key initialize", Loss: "none: there was no data before",
+	}
 }
 
 func bootstrapOf(n *config.Node) postgres.Bootstrap {

@@ -65,6 +65,9 @@ func (a *Agent) status() Status {
 		Reason: st.last.Reason, Task: st.task, Crash: st.crash, LastTurn: cluster.Instant(a.lastTurn.Load()),
 		SystemID: st.seen.disk.Control.SystemID,
 	}
+	if st.known { // the watch tells within seconds when it breaks
+		s.SeenAt = s.At
+	}
 	if s.Probe != nil {
 		s.SystemID = s.Probe.SystemID
 	}

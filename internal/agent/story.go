@@ -6,6 +6,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/ha"
 	"github.com/havenha/haven/internal/postgres"
 )
 
@@ -16,7 +17,7 @@ const storyLength = 60
 // store. Its times are wall times, for people.
 type story struct {
 	oldLeader  *cluster.Member // as last seen, so that it can be asked when its key is gone
-	lastStream time.Time       // when the standby was last seen to stream from it
+	lastStream time.Time       // when the standby last heard from it
 	gone       time.Time       // when its key was seen gone
 	notes      []cluster.Evidence
 	position   cluster.LSN // of this member when the change began
@@ -42,7 +43,7 @@ func (s *story) streamed(l *cluster.Leader, seen seen) {
 		s.position = max(p.ReceiveLSN, p.ReplayLSN)
 	}
 	if p.InRecovery && p.ReceiverStatus == "streaming" && l != nil {
-		s.lastStream = seen.wall
+		s.lastStream = p.ReceiverHeard
 	}
 }
 
@@ -87,7 +88,7 @@ func kindOf(t cluster.Term) string {
 	switch {
 	case t.Fence == cluster.FenceBootstrap:
 		return "bootstrap"
-	case t.Cause != nil && t.Cause.Code == "requested":
+	case t.Cause != nil && (t.Cause.Code == ha.CauseSwitchover || t.Cause.Code == ha.CauseStopped):
 		return "switchover"
 	case t.OldLeader == t.Holder:
 		return "recovery"
@@ -119,7 +120,7 @@ func (s *story) loss(in input, t cluster.Term) string {
 	switch {
 	case t.OldLeader == "" || t.OldLeader == t.Holder:
 		return "none: the same data goes on"
-	case t.Fence == cluster.FenceStopped && t.Cause != nil && t.Cause.Code == "requested":
+	case t.Fence == cluster.FenceStopped && t.Cause != nil && t.Cause.Code != ha.CauseCrash:
 		return fmt.Sprintf("none: %s had all of %s's WAL before it took over", t.Holder, t.OldLeader)
 	case in.snap.Sync.Active() && (in.snap.Sync.Has(t.Holder) || in.snap.Sync.Quorum > 0):
 		return fmt.Sprintf("none: %s has every commit that waited for the synchronous set", t.Holder)
@@ -160,7 +161,7 @@ func (s *story) phases(t cluster.Term, c cluster.Cause) []cluster.Phase {
 		{"detection", s.gone}, {"election", s.when("promoting")},
 		{"promotion", s.when("the server accepts writes")}, {"opening", time.Now()},
 	}
-	if c.Code == "requested" {
+	if c.Code == ha.CauseSwitchover || c.Code == ha.CauseFailover || c.Code == ha.CauseStopped {
 		marks[0].name = "shutdown"
 	}
 	var out []cluster.Phase

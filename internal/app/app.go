@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/havenha/haven/internal/agent"
@@ -194,10 +195,10 @@ func (n *Node) buildProxy(context.Context) error {
 		return err
 	}
 	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.store, HTTP: checks, Log: n.log.With("component", "proxy"), Scope: c.Scope})
-	if err != nil {
-		return err
+	if err == nil {
+		n.stack.push("proxy", func() { n.proxy.Close() })
 	}
-	return nil
+	return err
 }
 
 func (n *Node) buildAPI(context.Context) error {
@@ -270,11 +271,15 @@ func (n *Node) runParts(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// storeRetry is how long a start waits before it asks an unreachable etcd again (Patroni).
-const storeRetry = 5 * time.Second
+// An unreachable etcd is asked again this often at the start, and reported this often (Patroni).
+const (
+	storeRetry  = 200 * time.Millisecond
+	storeReport = 5 * time.Second
+)
 
 // awaitStore waits until etcd answers. What will not mend itself (a wrong password, a certificate) ends the start.
 func (n *Node) awaitStore(ctx context.Context) error {
+	var reported time.Time
 	for {
 		err := n.store.Ping(ctx)
 		switch {
@@ -285,15 +290,14 @@ func (n *Node) awaitStore(ctx context.Context) error {
 		case etcd.Refused(err):
 			return err
 		}
-		n.log.Warn("waiting on etcd", "error", err)
-		wait := storeRetry
-		if n.etcd != nil {
-			wait = 100 * time.Millisecond
+		if time.Since(reported) > storeReport {
+			reported = time.Now()
+			n.log.Warn("waiting on etcd", "error", err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait):
+		case <-time.After(storeRetry):
 		}
 	}
 }
@@ -312,8 +316,8 @@ func (n *Node) refuseTwin(ctx context.Context) error {
 		return nil // the agent waits for the store by itself
 	}
 	m, ok := snap.Member(name)
-	if !ok || m.APIBase() == "" {
-		return nil
+	if !ok || m.APIBase() == "" || strings.HasSuffix(m.APIBase(), "//"+n.opt.Node.RESTAPI.ConnectAddress) {
+		return nil // none, or ourselves before a restart: a twin at our own address could not have bound it
 	}
 	peers, err := peerClient(n.opt.Node)
 	if err != nil {

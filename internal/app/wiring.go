@@ -138,14 +138,15 @@ func accountOf(name string) (*postgres.Account, error) {
 // source gives the REST API what this node knows of itself.
 func (n *Node) source() api.Source {
 	if n.agent != nil {
-		return memberSource{n.agent, n.opt}
+		return memberSource{n.agent, n.opt, n.server.Version()}
 	}
 	return n.coordinator()
 }
 
 type memberSource struct {
-	agent *agent.Agent
-	opt   Options
+	agent   *agent.Agent
+	opt     Options
+	version int // of PostgreSQL
 }
 
 func (s memberSource) Status() api.Local { return s.local(s.agent.Status()) }
@@ -156,7 +157,7 @@ func (s memberSource) local(st agent.Status) api.Local {
 	return api.Local{
 		Name: st.Node.Name, Scope: st.Node.Scope, Version: s.opt.Version, HasServer: true,
 		Member: st.Member, Snapshot: st.Snapshot, Known: st.Known, SeenAt: st.SeenAt,
-		Dynamic: st.Dynamic, Probe: st.Probe, Leads: st.Leads(), SystemID: st.SystemID, Tags: st.Member.Tags,
+		Dynamic: st.Dynamic, Probe: st.Probe, ServerVersion: s.version, Leads: st.Leads(), SystemID: st.SystemID, Tags: st.Member.Tags,
 		Reason: st.Reason, Task: st.Task, LastTurn: wallOf(st.LastTurn), Problems: st.Problems,
 	}
 }

@@ -178,7 +178,7 @@ func ruleOf(e cluster.Event) string {
 	case cluster.FenceBootstrap:
 		return "there was no leader before"
 	case cluster.FenceLease:
-		return "the lease of " + or(e.OldLeader, "the older leader") + " had ended, so it accepted no writes any more"
+		return "the lease of " + or(e.OldLeader, "the older leader") + " had ended"
 	case cluster.FenceStopped:
 		return or(e.OldLeader, "the older leader") + " had verified that its server was gone, and handed over itself"
 	case cluster.FenceVoters:

@@ -124,23 +124,31 @@ func (k *keeper) wait(name string, c *exec.Cmd) {
 	}
 }
 
-// end stops all nodes in an orderly way, and whatever is left of them by force.
+// end stops all nodes in an orderly way, and whatever is left of them by force. Where the data goes too, there is
+// nothing to be orderly for.
 func (k *keeper) end(hurry <-chan struct{}) {
-	k.mu.Lock()
-	k.ending = true
-	for _, c := range k.nodes {
-		_ = c.Process.Signal(syscall.SIGTERM) // one that has ended already is what we want
-	}
-	k.mu.Unlock()
 	gone := make(chan struct{})
 	go func() { k.waits.Wait(); close(gone) }()
-	select {
-	case <-gone:
-	case <-hurry:
-	case <-time.After(stopGrace):
+	if !k.plan.Remove {
+		k.signal(syscall.SIGTERM)
+		select {
+		case <-gone:
+		case <-hurry:
+		case <-time.After(stopGrace):
+		}
 	}
-	endDescendants()
+	k.signal(syscall.SIGKILL)
 	<-gone
+	endDescendants()
+}
+
+func (k *keeper) signal(s syscall.Signal) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ending = true
+	for _, c := range k.nodes {
+		_ = c.Process.Signal(s) // one that has ended already is what we want
+	}
 }
 
 // endDescendants kills every process below this one, until none is left: as subreaper, the keeper is the parent of

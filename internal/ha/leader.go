@@ -69,7 +69,7 @@ func leadWithoutServer(v View, m *Memory) Decision {
 
 func startFailure(v View) *cluster.Cause {
 	return &cluster.Cause{
-		Code: "start_failed", Certainty: cluster.Observed, At: v.Wall,
+		Code: CauseStart, Certainty: cluster.Observed, At: v.Wall,
 		Text: fmt.Sprintf("PostgreSQL on %s could not be started again", v.Me.Name),
 	}
 }
@@ -95,7 +95,7 @@ func crashHandover(v View, m *Memory) (Decision, bool) {
 		return Decision{}, false
 	}
 	cause := &cluster.Cause{
-		Code: "server_crashed", Certainty: cluster.Observed, At: c.Wall,
+		Code: CauseCrash, Certainty: cluster.Observed, At: c.Wall,
 		Text: fmt.Sprintf("PostgreSQL on %s ended by itself: %s", v.Me.Name, c.Text),
 		Evidence: []cluster.Evidence{
 			{At: c.Wall, Member: v.Me.Name, Text: "the postmaster ended: " + c.Text},
@@ -193,12 +193,12 @@ func switchRequest(v View, m *Memory) (Decision, bool) {
 	if candidate == "" {
 		return act(Action{Kind: DropAsk}, ReasonSwitchoverNo, "no switchover: %s", why), true
 	}
-	what := "switchover"
+	what, code := "switchover", CauseSwitchover
 	if f.Leader == "" {
-		what = "manual failover"
+		what, code = "manual failover", CauseFailover
 	}
 	cause := &cluster.Cause{
-		Code: "requested", Certainty: cluster.Observed, At: v.Wall, Text: what + " was requested by an operator",
+		Code: code, Certainty: cluster.Observed, At: v.Wall, Text: what + " was requested by an operator",
 		Evidence: []cluster.Evidence{{At: v.Wall, Member: v.Me.Name, Text: "the key failover asks for it"}},
 	}
 	return act(Action{Kind: Switch, Member: candidate, Fence: cluster.FenceStopped, Cause: cause}, ReasonSwitchover,

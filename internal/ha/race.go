@@ -35,7 +35,7 @@ func raceRules(v View, m *Memory) (Decision, bool) {
 func primaryWithoutKey(v View) Decision {
 	t := v.Store.Term
 	if v.Lease.Proven(v.Now) && (t == nil || t.Holder == v.Me.Name && t.ModRev == v.Lease.TermRev) {
-		cause := &cluster.Cause{Code: "key_vanished", Certainty: cluster.Observed, At: v.Wall, Text: "the leader key vanished while its holder could still prove its leadership"}
+		cause := &cluster.Cause{Code: CauseVanished, Certainty: cluster.Observed, At: v.Wall, Text: "the leader key vanished while its holder could still prove its leadership"}
 		return act(Action{Kind: Acquire, Fence: cluster.FenceStopped, Cause: cause}, ReasonReacquire, "the leader key vanished: creating it again")
 	}
 	return kill(ReasonNoProof, "stopping a primary that has no leader key and no proof of leadership")
@@ -165,29 +165,29 @@ func priority(v View) int {
 
 // inferCause says why there is no leader, from what the old leader's key, member key and address show.
 func inferCause(v View, m *Memory) *cluster.Cause {
-	c := &cluster.Cause{At: v.Wall, Certainty: cluster.Unknown, Code: "no_leader", Text: "no leader was known"}
+	c := &cluster.Cause{At: v.Wall, Certainty: cluster.Unknown, Code: CauseNoLeader, Text: "no leader was known"}
 	old := m.LastLeader
 	if old == "" {
 		return c
 	}
 	if old == v.Me.Name {
-		c.Code, c.Text = "own_lease_ended", "this member's own leadership had ended"
+		c.Code, c.Text = CauseOwnLease, "this member's own leadership had ended"
 		return c
 	}
 	_, keyLeft := v.Store.Member(old)
 	a, asked := v.Survey.Answer(old)
 	switch {
 	case keyLeft:
-		c.Code, c.Certainty = "released", cluster.Observed
+		c.Code, c.Certainty = CauseReleased, cluster.Observed
 		c.Text = fmt.Sprintf("%s gave the leader key up; its member key is still there", old)
 	case asked && a.Refused:
-		c.Code, c.Certainty = "agent_gone", cluster.Inferred
+		c.Code, c.Certainty = CauseAgentGone, cluster.Inferred
 		c.Text = fmt.Sprintf("the agent of %s is gone: its lease ended, and its host refuses connections to its address", old)
 	case asked && a.Reachable:
-		c.Code, c.Certainty = "lease_not_renewed", cluster.Inferred
+		c.Code, c.Certainty = CauseNotRenewed, cluster.Inferred
 		c.Text = fmt.Sprintf("%s did not renew its lease in time, though its agent answers (it was hung, or cut off from etcd)", old)
 	default:
-		c.Code, c.Certainty = "host_silent", cluster.Inferred
+		c.Code, c.Certainty = CauseSilent, cluster.Inferred
 		c.Text = fmt.Sprintf("%s does not answer at all: its host is lost, cut off or frozen, and its lease ended", old)
 	}
 	c.Evidence = causeEvidence(v, old, keyLeft, a)

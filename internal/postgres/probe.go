@@ -24,6 +24,7 @@ type Probe struct {
 	ReplayTimestamp               *time.Time
 	ReceiverStatus                string // "streaming", …; empty: there is no receiver
 	ReceiverPID                   int
+	ReceiverHeard                 time.Time // when the receiver last got a message from the primary; zero: never
 	ReceiverSlot                  string
 	ReceiverConninfoHost          string
 	ReceiverConninfoPort          string
@@ -70,7 +71,7 @@ const probeSQL = `SELECT json_build_object(
  'start_time', extract(epoch FROM pg_postmaster_start_time()),
  'sync_names', current_setting('synchronous_standby_names'),
  'pending', (SELECT bool_or(pending_restart) FROM pg_settings),
- 'receiver', (SELECT row_to_json(r) FROM (SELECT pid, status, received_tli, written_lsn, slot_name, sender_host, sender_port FROM pg_stat_wal_receiver LIMIT 1) r),
+ 'receiver', (SELECT row_to_json(r) FROM (SELECT pid, status, received_tli, written_lsn, slot_name, sender_host, sender_port, extract(epoch FROM last_msg_receipt_time) AS heard FROM pg_stat_wal_receiver LIMIT 1) r),
  'standbys', (SELECT json_agg(s) FROM (SELECT w.pid, w.application_name, w.usename, host(w.client_addr) AS addr, w.state, w.sync_state, w.sync_priority,
     w.write_lsn, w.flush_lsn, w.replay_lsn, l.slot_name FROM pg_stat_replication w LEFT JOIN pg_replication_slots l ON l.active_pid = w.pid ORDER BY w.pid) s),
  'slots', (SELECT json_agg(s) FROM (SELECT slot_name, slot_type, active, temporary, restart_lsn, confirmed_flush_lsn, plugin, database,
@@ -120,13 +121,14 @@ type probeAnswer struct {
 	SyncNames  string   `json:"sync_names"`
 	Pending    bool     `json:"pending"`
 	Receiver   *struct {
-		PID     int    `json:"pid"`
-		Status  string `json:"status"`
-		TLI     uint32 `json:"received_tli"`
-		Written pgLSN  `json:"written_lsn"`
-		Slot    string `json:"slot_name"`
-		Host    string `json:"sender_host"`
-		Port    int    `json:"sender_port"`
+		PID     int     `json:"pid"`
+		Status  string  `json:"status"`
+		TLI     uint32  `json:"received_tli"`
+		Written pgLSN   `json:"written_lsn"`
+		Slot    string  `json:"slot_name"`
+		Host    string  `json:"sender_host"`
+		Port    int     `json:"sender_port"`
+		Heard   float64 `json:"heard"`
 	} `json:"receiver"`
 	Standbys []struct {
 		PID          int    `json:"pid"`
@@ -168,6 +170,9 @@ func (a probeAnswer) probe() (Probe, error) {
 	}
 	if r := a.Receiver; r != nil {
 		p.ReceiverPID, p.ReceiverStatus, p.ReceiverSlot, p.ReceiverConninfoHost = r.PID, r.Status, r.Slot, r.Host
+		if r.Heard > 0 {
+			p.ReceiverHeard = epoch(r.Heard)
+		}
 		if r.Port != 0 {
 			p.ReceiverConninfoPort = fmt.Sprint(r.Port)
 		}

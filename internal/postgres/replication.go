@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/havenha/haven/internal/cluster"
 )
@@ -69,7 +68,7 @@ func (i *Instance) LocalHistory(tl cluster.Timeline) ([]cluster.HistoryLine, err
 		return nil, err
 	}
 	if info, err := os.Stat(path); err == nil && len(lines) > 0 {
-		lines[len(lines)-1].Timestamp = info.ModTime().Local().Format(time.RFC3339Nano)
+		lines[len(lines)-1].Timestamp = info.ModTime().Local().Format("2006-01-02T15:04:05.000000-07:00")
 	}
 	return lines, nil
 }
