@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -41,6 +40,23 @@ func TestReferencePages(t *testing.T) {
 	}
 }
 
+// withoutEffect lists keys, or beginnings of keys, that are read and checked so that Patroni's files are understood, but
+// that nothing in this version acts upon. Whoever makes one work takes it off the list.
+func withoutEffect() []string {
+	return []string{
+		"watchdog", "log.traceback_level", "log.format", "log.dateformat", "log.static_fields", "log.mode", "log.file_size",
+		"log.file_num", "log.loggers", "log.deduplicate_heartbeat_logs", "etcd.srv", "etcd3.srv",
+		"postgresql.config_dir", "postgresql.config_base_name", "postgresql.custom_conf", "postgresql.bin_name",
+		"postgresql.use_unix_socket_repl", "postgresql.create_replica_method", "postgresql.callbacks",
+		"postgresql.pre_promote", "postgresql.before_stop", "postgresql.remove_data_directory_on", "postgresql.krbsrvname",
+		"bootstrap.method", "bootstrap.dcs.max_timelines_history", "bootstrap.dcs.primary_", "bootstrap.dcs.master_",
+		"bootstrap.dcs.failsafe_mode", "bootstrap.dcs.member_slots_ttl", "bootstrap.dcs.slots", "bootstrap.dcs.permanent_",
+		"bootstrap.dcs.ignore_slots", "bootstrap.dcs.haven.takeover", "bootstrap.dcs.haven.suspect_after",
+		"bootstrap.dcs.haven.heartbeat", "bootstrap.dcs.haven.switchover_wait", "bootstrap.dcs.haven.crash_wait",
+		"restapi.request_queue_size",
+	}
+}
+
 func configurationPage() string {
 	var b strings.Builder
 	b.WriteString("# Configuration keys\n\n" + generated)
@@ -50,6 +66,8 @@ How the files are found, merged and overridden is told in [configuration files](
 
 Reload says when a change takes effect: **R** at SIGHUP or POST /reload, **S** at the next start of ` + "`haven run`" + `,
 **Q** at the next restart of PostgreSQL, **–** never (it is fixed for the life of the member).
+
+Keys marked **no effect** are read and checked, so that a file of Patroni's is understood, and then nothing acts upon them.
 `)
 	var order []string
 	tables := map[string]*strings.Builder{}
@@ -74,8 +92,12 @@ func writeKey(w *strings.Builder, d config.KeyDoc) {
 	if d.PatroniDefault != "" && d.PatroniDefault != d.Default {
 		def += " (" + cell(d.PatroniDefault) + ")"
 	}
+	text := cell(d.Text)
+	if slices.ContainsFunc(withoutEffect(), func(beginning string) bool { return strings.HasPrefix(d.Path, beginning) }) {
+		text = "**No effect in this version.** " + text
+	}
 	reload := strings.ReplaceAll(string(d.Reload), "-", "–")
-	fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s |\n", d.Path, cell(d.Kind), strings.TrimSpace(def), reload, cell(d.Text))
+	fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s |\n", d.Path, cell(d.Kind), strings.TrimSpace(def), reload, text)
 }
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
@@ -126,14 +148,10 @@ func TestCodesAreDocumented(t *testing.T) {
 		ast.Inspect(s.file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.ValueSpec:
-				constants(s, n, reasons, exits)
-			case *ast.CompositeLit:
+				constants(s, n, reasons, causes, exits)
+			case *ast.CompositeLit: // cluster.Cause{Code: "unknown", …}
 				if named(n.Type, "Cause") {
 					causeCode(n, causes)
-				}
-			case *ast.AssignStmt: // c.Code, c.Certainty = "released", cluster.Observed
-				if s.path == "internal/ha/race.go" {
-					assigned(n, causes)
 				}
 			}
 			return true
@@ -144,21 +162,19 @@ func TestCodesAreDocumented(t *testing.T) {
 	}
 }
 
-func constants(s source, v *ast.ValueSpec, reasons, exits map[string]bool) {
+// constants takes in the codes that a declaration of a file of codes names.
+func constants(s source, v *ast.ValueSpec, reasons, causes, exits map[string]bool) {
 	for i, name := range v.Names {
 		if i >= len(v.Values) {
 			continue
 		}
-		lit, ok := v.Values[i].(*ast.BasicLit)
-		if !ok {
-			continue
-		}
 		switch {
 		case s.path == "internal/ha/reason.go":
-			code, _ := strconv.Unquote(lit.Value)
-			reasons[code] = true
+			add(v.Values[i], reasons)
+		case s.path == "internal/ha/cause.go":
+			add(v.Values[i], causes)
 		case s.path == "internal/cli/exit.go" && strings.HasPrefix(name.Name, "Exit"):
-			exits[lit.Value] = true
+			add(v.Values[i], exits)
 		}
 	}
 }
@@ -181,18 +197,9 @@ func causeCode(c *ast.CompositeLit, codes map[string]bool) {
 	}
 }
 
-func assigned(a *ast.AssignStmt, codes map[string]bool) {
-	for i, left := range a.Lhs {
-		if sel, ok := left.(*ast.SelectorExpr); ok && sel.Sel.Name == "Code" && i < len(a.Rhs) {
-			add(a.Rhs[i], codes)
-		}
-	}
-}
-
 func add(e ast.Expr, codes map[string]bool) {
 	if lit, ok := e.(*ast.BasicLit); ok {
-		code, _ := strconv.Unquote(lit.Value)
-		codes[code] = true
+		codes[strings.Trim(lit.Value, `"`)] = true
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/havenha/haven/internal/dcs/dcstest"
 	"github.com/havenha/haven/internal/postgres/pgtest"
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 )
 
@@ -332,8 +333,8 @@ func TestBadDays(t *testing.T) {
 		}},
 		{"expired-certificate", 4, func(d *day) {
 			d.initdb()
-			cert, key := expired(d.t, d.dir)
-			d.etcd = fmt.Sprintf("{hosts: [\"127.0.0.1:1\"], cacert: %q, cert: %q, key: %q}", cert, cert, key)
+			cert, key := newAuthority(d.t, d.dir).issue("db1", time.Now().Add(-24*time.Hour))
+			d.etcd = fmt.Sprintf("{hosts: [\"127.0.0.1:1\"], cacert: %q, cert: %q, key: %q}", d.dir+"/ca.crt", cert, key)
 			d.write()
 		}},
 		{"full-disk-at-initdb", 4, func(d *day) {
@@ -461,4 +462,24 @@ func TestSecondMemberOfOneNameIsRefused(t *testing.T) {
 	} else {
 		c.Close()
 	}
+}
+
+// awaitSetting waits until the server's setting has that value.
+func (d *day) awaitSetting(name, want string) {
+	d.t.Helper()
+	host, port, _ := net.SplitHostPort(d.sql)
+	var got string
+	for begun := time.Now(); time.Since(begun) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		conn, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=postgres password=secret-of-super dbname=postgres", host, port))
+		if err == nil {
+			err = conn.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&got)
+			conn.Close(ctx)
+		}
+		cancel()
+		if err == nil && got == want {
+			return
+		}
+	}
+	d.t.Errorf("%s is %q, want %q", name, got, want)
 }

@@ -85,7 +85,8 @@ func startCluster(t *testing.T, members int, sync string) *testCluster {
 	return c
 }
 
-func prepareCluster(t *testing.T, members int, sync string) *testCluster {
+// prepareCluster makes the files of a cluster; each edit may change its configuration.
+func prepareCluster(t *testing.T, members int, sync string, edits ...func(dir, text string) string) *testCluster {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "haven-e2e-")
 	if err != nil {
@@ -96,6 +97,7 @@ func prepareCluster(t *testing.T, members int, sync string) *testCluster {
 	if c.plan, err = demo.Make(dir, members, sync); err != nil {
 		t.Fatal(err)
 	}
+	c.edit(edits)
 	c.giveAway(dir)
 	if c.store, err = etcd.Open(etcd.Options{Endpoints: c.plan.Etcd, Scope: "demo", RetryTimeout: 3 * time.Second}); err != nil {
 		t.Fatal(err)
@@ -103,6 +105,18 @@ func prepareCluster(t *testing.T, members int, sync string) *testCluster {
 	t.Cleanup(func() { c.store.Close() })
 	t.Cleanup(c.end)
 	return c
+}
+
+func (c *testCluster) edit(edits []func(dir, text string) string) {
+	for _, edit := range edits {
+		text, err := os.ReadFile(c.plan.File)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if err := os.WriteFile(c.plan.File, []byte(edit(c.plan.Dir, string(text))), 0o600); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 }
 
 // giveAway hands the directory to an unprivileged user, as whom all nodes run when the test is run by root.

@@ -48,6 +48,10 @@ func (d *show) run(ctx context.Context, gone <-chan struct{}) error {
 	if d.o.KillPrimary {
 		return d.killPrimary(ctx, gone, updates, snap)
 	}
+	if d.o.TTY {
+		fmt.Fprintln(d.out, "Ctrl-C ends it. Try: kill -9 the primary's postmaster, and watch.")
+		d.draw(snap)
+	}
 	return d.live(ctx, gone, updates)
 }
 
@@ -89,9 +93,6 @@ func (d *show) endpoints() {
 
 // live redraws the table until the demo ends.
 func (d *show) live(ctx context.Context, gone <-chan struct{}, updates <-chan dcs.Update) error {
-	if d.o.TTY {
-		fmt.Fprintln(d.out, "Ctrl-C ends it. Try: kill -9 the primary's postmaster, and watch.")
-	}
 	var end <-chan time.Time
 	if d.o.For > 0 {
 		end = time.After(d.o.For)

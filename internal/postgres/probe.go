@@ -32,7 +32,7 @@ type Probe struct {
 	Standbys                      []Walsender
 	Slots                         []Slot
 	StartTime                     time.Time
-	PendingRestart                bool
+	PendingRestart                bool // of parameters other than those of recovery, which a primary only carries along
 }
 
 // Walsender is one connection of a standby, from pg_stat_replication.
@@ -70,7 +70,8 @@ const probeSQL = `SELECT json_build_object(
  'replay_time', extract(epoch FROM pg_last_xact_replay_timestamp()),
  'start_time', extract(epoch FROM pg_postmaster_start_time()),
  'sync_names', current_setting('synchronous_standby_names'),
- 'pending', (SELECT bool_or(pending_restart) FROM pg_settings),
+ 'pending', (SELECT COALESCE(bool_or(pending_restart), false) FROM pg_settings WHERE name !~ '^recovery_'
+    AND name NOT IN ('hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command', 'archive_cleanup_command')),
  'receiver', (SELECT row_to_json(r) FROM (SELECT pid, status, received_tli, written_lsn, slot_name, sender_host, sender_port, extract(epoch FROM last_msg_receipt_time) AS heard FROM pg_stat_wal_receiver LIMIT 1) r),
  'standbys', (SELECT json_agg(s) FROM (SELECT w.pid, w.application_name, w.usename, host(w.client_addr) AS addr, w.state, w.sync_state, w.sync_priority,
     w.write_lsn, w.flush_lsn, w.replay_lsn, l.slot_name FROM pg_stat_replication w LEFT JOIN pg_replication_slots l ON l.active_pid = w.pid ORDER BY w.pid) s),

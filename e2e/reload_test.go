@@ -1,0 +1,48 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/havenha/haven/internal/dcs/dcstest"
+)
+
+// TestReloadTakesWhatMayChange changes the file of a running node: a parameter of the server is in force after SIGHUP, a
+// file with faults changes nothing, and what needs a restart is named.
+func TestReloadTakesWhatMayChange(t *testing.T) {
+	d := newDay(t)
+	n := d.run()
+	n.says("the leader with the lock")
+
+	change := func(from, to string) {
+		t.Helper()
+		text, err := os.ReadFile(d.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := strings.Replace(string(text), from, to, 1)
+		if changed == string(text) {
+			t.Fatalf("%q does not stand in the file", from)
+		}
+		if err := os.WriteFile(d.file, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(`unix_socket_directories: ""`, `unix_socket_directories: "", work_mem: 7MB`)
+	n.says("configuration reloaded")
+	d.awaitSetting("work_mem", "7MB")
+
+	change("work_mem: 7MB", "work_mem: 9MB, broken: [")
+	n.says("the former one stays in force")
+	d.awaitSetting("work_mem", "7MB")
+
+	change("work_mem: 9MB, broken: [", "work_mem: 8MB")
+	d.awaitSetting("work_mem", "8MB")
+	change(d.rest, dcstest.FreeAddress(t))
+	n.says("configuration reloaded")
+}
