@@ -36,6 +36,7 @@ type day struct {
 	sql    string // host:port
 	rest   string
 	client string // of the embedded etcd
+	as     *syscall.Credential
 }
 
 func newDay(t *testing.T) *day {
@@ -118,7 +119,8 @@ func (d *day) run() *node {
 	defer out.Close()
 	n := &node{d: d, cmd: exec.Command(binary(d.t), "run", d.file), out: out.Name(), end: make(chan error, 1)}
 	n.cmd.Stdout, n.cmd.Stderr, n.cmd.Dir = out, out, d.dir
-	n.cmd.Env = append(os.Environ(), "HOME="+d.dir)
+	n.cmd.Env = append(os.Environ(), "HOME="+d.dir, "XDG_STATE_HOME="+filepath.Join(d.dir, "state"))
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: d.as}
 	if err := n.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

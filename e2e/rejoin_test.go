@@ -1,0 +1,50 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/havenha/haven/internal/cluster"
+)
+
+// TestMemberWithEmptyDisksComesBack takes everything from a member, its database and its etcd data, and starts it
+// again: it joins the living etcd cluster under a new identity, never a second one beside it, and copies the database.
+func TestMemberWithEmptyDisksComesBack(t *testing.T) {
+	c := startCluster(t, 3, "on")
+	s := c.await("a synchronous standby", c.synchronous)
+	lost := other(c.plan.Members, s.Leader.Name)
+	tr := c.traffic("ledger")
+	c.killMember(lost)
+	for _, dir := range []string{filepath.Join(c.plan.Dir, lost), filepath.Join(c.plan.Dir, "demo", lost)} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.await("the others go on", func(s cluster.Snapshot) bool { return c.whole(s, 2) && len(s.Sync.Standbys) == 1 })
+	before := s.ClusterID
+	c.start(lost)
+	s = c.await("three streaming members", c.healthy)
+	c.judge(tr)
+	if s.ClusterID != before {
+		t.Errorf("etcd cluster %x became %x", before, s.ClusterID)
+	}
+	out, err := exec.Command(need(t, "etcdctl"), "--endpoints", c.plan.Etcd[index(c.plan.Members, lost)], "member", "list").CombinedOutput()
+	if err != nil || strings.Count(string(out), "started") != 3 {
+		t.Errorf("members of etcd as %s sees them: %v\n%s", lost, err, out)
+	}
+}
+
+func index(names []string, name string) int {
+	for i, n := range names {
+		if n == name {
+			return i
+		}
+	}
+	return -1
+}
