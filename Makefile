@@ -45,7 +45,7 @@ race: ## run the tests of the concurrent packages under the race detector
 .PHONY: lint
 lint: ## format, vet, golangci-lint, shellcheck
 	@scripts/deps.sh lint
-	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	@unformatted=$$(gofmt -l *.go cmd internal e2e); \
 		if [ -n "$$unformatted" ]; then echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	$(GOLANGCI) run ./...

@@ -32,8 +32,13 @@ const module = "github.com/havenha/haven"
 // Tests may import what they like of lower layers; they are not checked.
 const layers = `
 # vocabulary
-NONE                                            < cluster, config, drill
+NONE                                            < cluster, drill
 cluster                                         < bootclock
+
+# the configuration: how values are written, where they stand, what they mean
+NONE                                            < config/notation
+config/notation                                 < config/tree
+config/notation, config/tree                    < config
 
 # the pure core
 cluster                                         < ha

@@ -82,15 +82,16 @@ func scenarios() []scenario {
 // TestNothingAcknowledgedIsLost strikes the primary of a synchronous cluster under eight writers, one scenario after
 // another on the same cluster, and reads every acknowledged row back through the new primary.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
-	c := startCluster(t, 3, "on")
-	for _, sc := range scenarios() {
-		t.Run(sc.name, func(t *testing.T) {
+	eachServer(t, func(t *testing.T, bin string) {
+		c := startClusterOn(t, bin, 3, "on")
+		for _, sc := range scenarios() {
+			t.Run(sc.name, func(t *testing.T) {
+				c.t = t
+				strikeAndJudge(c, sc)
+			})
 			c.t = t
-			defer func(old *testing.T) { c.t = old }(t)
-			strikeAndJudge(c, sc)
-		})
-	}
-	c.t = t
+		}
+	})
 }
 
 func strikeAndJudge(c *testCluster, sc scenario) {

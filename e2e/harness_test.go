@@ -24,6 +24,7 @@ import (
 	"github.com/havenha/haven/internal/dcs/etcd"
 	"github.com/havenha/haven/internal/demo"
 	"github.com/havenha/haven/internal/drill"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // binary is the program under test; TestMain builds it.
@@ -72,12 +73,37 @@ type testCluster struct {
 	account *syscall.Credential
 	nodes   map[string]*exec.Cmd
 	store   *etcd.Client
+	bin     string // of the servers; empty: as haven finds them
+}
+
+// eachServer runs a test on Debian's PostgreSQL and on every one that HAVEN_TEST_PG names.
+func eachServer(t *testing.T, f func(t *testing.T, bin string)) {
+	t.Helper()
+	for _, bin := range pgtest.BinDirs() {
+		t.Run(versionOf(t, bin), func(t *testing.T) { f(t, bin) })
+	}
+}
+
+func versionOf(t *testing.T, bin string) string {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(bin, "postgres"), "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "PostgreSQL " + strings.Fields(string(out))[2]
 }
 
 // startCluster starts members and a proxy, and waits until all members stream.
 func startCluster(t *testing.T, members int, sync string) *testCluster {
 	t.Helper()
+	return startClusterOn(t, "", members, sync)
+}
+
+// startClusterOn is startCluster with the server programs of that directory.
+func startClusterOn(t *testing.T, bin string, members int, sync string) *testCluster {
+	t.Helper()
 	c := prepareCluster(t, members, sync)
+	c.bin = bin
 	for _, n := range c.plan.Nodes {
 		c.start(n)
 	}
@@ -94,7 +120,7 @@ func prepareCluster(t *testing.T, members int, sync string, edits ...func(dir, t
 	}
 	c := &testCluster{t: t, nodes: map[string]*exec.Cmd{}}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if c.plan, err = demo.Make(dir, members, sync); err != nil {
+	if c.plan, err = demo.Make(dir, demo.Shape{Members: members, Sync: sync, AnyPorts: true}); err != nil {
 		t.Fatal(err)
 	}
 	c.edit(edits)
@@ -151,6 +177,9 @@ func (c *testCluster) start(name string) {
 	cmd := exec.Command(binary(c.t), "run", c.plan.File, "--name", name)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = c.plan.Dir, log, log
 	cmd.Env = append(os.Environ(), "HOME="+c.plan.Dir)
+	if c.bin != "" && slices.Contains(c.plan.Members, name) {
+		cmd.Env = append(cmd.Env, "PATRONI_POSTGRESQL_BIN_DIR="+c.bin)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: c.account}
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)

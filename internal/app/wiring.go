@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/havenha/haven/internal/agent"
@@ -105,9 +107,18 @@ func postgresOptions(c *config.Node, env []string, log *slog.Logger) (postgres.O
 		Log: log.With("component", "postgresql"),
 	}
 	if c.Bootstrap != nil {
-		o.InitDB = c.Bootstrap.InitDB
+		o.InitDB = initdbOptions(c.Bootstrap.InitDB)
 	}
 	return o, nil
+}
+
+// initdbOptions makes initdb store passwords as SCRAM-SHA-256 where the operator has not chosen otherwise: before
+// PostgreSQL 14 it would store them as md5 (initdb(1), --auth-host).
+func initdbOptions(given []string) []string {
+	if slices.ContainsFunc(given, func(o string) bool { return strings.HasPrefix(o, "--auth") || strings.HasPrefix(o, "-A") }) {
+		return given
+	}
+	return append(slices.Clone(given), "--auth-host=scram-sha-256")
 }
 
 func credentials(a config.Auth) postgres.Credentials {

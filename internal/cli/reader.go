@@ -90,14 +90,8 @@ func (c *console) remote(base, scope string) (*reader, error) {
 // load reads the configuration as a client does: of a file that describes several nodes, any will do.
 func (c *console) load(file string) (*config.Node, error) {
 	src := hostSource(file, c.name)
-	src.Env = c.env
+	src.Env, src.Client = c.env, true
 	node, report := config.Load(src)
-	if node == nil && c.name == "" && !isNodeHere(src) {
-		if names, _ := config.NodeNames(src); len(names) > 0 {
-			src.Name = names[0]
-			node, report = config.Load(src)
-		}
-	}
 	if node == nil {
 		return nil, &Failure{Code: ExitConfig, What: strings.TrimSpace(report.String()), Next: "haven config check " + file}
 	}
@@ -107,12 +101,6 @@ func (c *console) load(file string) (*config.Node, error) {
 		}
 	}
 	return node, nil
-}
-
-func isNodeHere(src config.Source) bool {
-	names, _ := config.NodeNames(src)
-	host, _, _ := strings.Cut(src.Hostname, ".")
-	return slices.Contains(names, host)
 }
 
 // restBases are the REST APIs that a configuration lets one know of: the node's own, and those on etcd's hosts.

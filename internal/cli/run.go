@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/havenha/haven/internal/app"
@@ -60,9 +62,13 @@ func globalAddresses() []netip.Addr {
 }
 
 func (c *console) run(ctx context.Context, file string) error {
-	if found, err := config.FindFile(file, c.env); err == nil {
+	found, err := config.FindFile(file, c.env)
+	switch {
+	case err == nil:
 		file = found
-	} // none: the variables alone may describe the node
+	case file == "" && !slices.ContainsFunc(c.env, func(e string) bool { return strings.HasPrefix(e, "PATRONI_") }):
+		return &Failure{Code: ExitConfig, What: err.Error(), Next: "haven run FILE"}
+	}
 	load := func() (*config.Node, config.Report) {
 		src := hostSource(file, c.name)
 		src.Env = c.env

@@ -1,16 +1,23 @@
 package config
 
 import (
+	"cmp"
 	"maps"
 	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // build makes a Node of the merged document, filling in defaults as it goes, and checks what needs more than one key.
 func (l *loader) build() *Node {
+	if l.src.Client {
+		return l.buildClient()
+	}
 	n := &Node{Format: l.format, File: l.src.Path, src: l.src}
 	l.identity(n)
 	l.haven(n)
@@ -33,20 +40,24 @@ func (l *loader) build() *Node {
 
 func (l *loader) identity(n *Node) {
 	if l.given("scope") == nil && l.format == Patroni {
-		l.report.warnf(l.doc.at, "`scope` is missing: the cluster is called `main`")
+		l.report.warnf(l.doc.At, "`scope` is missing: the cluster is called `main`")
 	}
 	n.Scope, n.Namespace = l.text("scope"), strings.Trim(l.text("namespace"), "/")
 	if l.given("name") == nil {
 		if host := shortHost(l.src.Hostname); host != "" {
 			l.derive("name", host, "host name")
-			if l.format == Patroni {
-				l.report.warnf(l.doc.at, "`name` is missing: this node is called `%s` as its host", host)
+			if l.format == Patroni && !l.src.Client {
+				l.report.warnf(l.doc.At, "`name` is missing: this node is called `%s` as its host", host)
 			}
 		}
 	}
 	n.Name = l.text("name")
-	for _, path := range []string{"scope", "name", "namespace"} {
-		v, at := strings.Trim(l.text(path), "/"), l.doc.nearest(path)
+	paths := []string{"scope", "namespace", "name"}
+	if l.src.Client { // it has no name of its own
+		paths = paths[:2]
+	}
+	for _, path := range paths {
+		v, at := strings.Trim(l.text(path), "/"), l.doc.Nearest(path)
 		if path != "namespace" {
 			v = l.text(path)
 		}
@@ -69,7 +80,7 @@ func (l *loader) haven(n *Node) {
 	h.TLS = TLS{CAFile: l.existing("haven.tls.cafile"), CertFile: l.existing("haven.tls.certfile"), KeyFile: l.existing("haven.tls.keyfile"), KeyPassword: l.secret("haven.tls.keyfile_password")}
 	l.certificateWithKey("haven.tls.certfile", "haven.tls.keyfile")
 	if h.TLS.On() && h.TLS.CAFile == "" {
-		l.report.errorf(l.doc.nearest("haven.tls"), "`haven.tls.cafile` is missing: members check each other's certificates against it")
+		l.report.errorf(l.doc.Nearest("haven.tls"), "`haven.tls.cafile` is missing: members check each other's certificates against it")
 	}
 	if l.given("haven.state_dir") == nil {
 		l.derive("haven.state_dir", l.stateDir(), "default")
@@ -77,7 +88,7 @@ func (l *loader) haven(n *Node) {
 	h.StateDir = l.abs("haven.state_dir")
 	h.Guard, h.GuardMargin, h.JournalSize = l.bool("haven.guard"), l.duration("haven.guard_margin"), l.size("haven.journal_size")
 	if h.Guard {
-		l.report.errorf(l.doc.nearest("haven.guard"), "`haven.guard` is on, but the guard process is not in this version: set it off, or leave it out")
+		l.report.errorf(l.doc.Nearest("haven.guard"), "`haven.guard` is on, but the guard process is not in this version: set it off, or leave it out")
 	}
 	l.ownAddress()
 	h.Address = l.address
@@ -86,11 +97,11 @@ func (l *loader) haven(n *Node) {
 func (l *loader) checkFormat() {
 	v := l.given("haven.format")
 	if v == nil {
-		l.report.errorf(l.doc.nearest("haven"), "`haven.format` is missing: write `haven: {format: 1}`")
+		l.report.errorf(l.doc.Nearest("haven"), "`haven.format` is missing: write `haven: {format: 1}`")
 		return
 	}
-	if v.text != "1" {
-		l.report.errorf(v.at, "`haven.format` is %s, but this version reads format 1 only: use the version of haven that the file was written for", v.text)
+	if v.Text != "1" {
+		l.report.errorf(v.At, "`haven.format` is %s, but this version reads format 1 only: use the version of haven that the file was written for", v.Text)
 	}
 }
 
@@ -108,47 +119,33 @@ func (l *loader) stateDir() string {
 // ownAddress settles the host by which others reach this node; empty when nothing says it.
 func (l *loader) ownAddress() {
 	if v := l.given("haven.address"); v != nil {
-		if everyAddress(v.text) {
-			l.report.errorf(v.at, "`haven.address` is `%s`, which other hosts cannot connect to: write this host's own name or address", v.text)
+		if everyAddress(v.Text) {
+			l.report.errorf(v.At, "`haven.address` is `%s`, which other hosts cannot connect to: write this host's own name or address", v.Text)
 		}
-		l.address = v.text
+		l.address = v.Text
 		return
 	}
-	if m := l.doc.find("etcd.members").field(l.doc.find("name").textOr("")); m != nil && m.shape != null {
-		host := m.text
-		if m.shape == mapping {
-			host = cmpOr(m.field("client").textOr(""), m.field("peer").textOr(""))
+	if m := l.doc.Find("etcd.members").Field(l.doc.Find("name").TextOr("")); m != nil && m.Shape != tree.Null {
+		host := m.Text
+		if m.Shape == tree.Mapping {
+			host = cmp.Or(m.Field("client").TextOr(""), m.Field("peer").TextOr(""))
 		}
 		if strings.Contains(host, ":") && strings.Count(host, ":") == 1 || strings.HasPrefix(host, "[") {
 			host, _, _ = net.SplitHostPort(host)
 		}
 		if host != "" && host != "*" {
-			l.address = l.derive("haven.address", host, "etcd.members").text
+			l.address = l.derive("haven.address", host, "etcd.members").Text
 			return
 		}
 	}
 	if len(l.src.Addresses) == 1 {
-		l.address = l.derive("haven.address", l.src.Addresses[0].String(), "the host's only address").text
+		l.address = l.derive("haven.address", l.src.Addresses[0].String(), "the host's only address").Text
 	}
-}
-
-func (v *value) textOr(otherwise string) string {
-	if v == nil || v.shape != scalar {
-		return otherwise
-	}
-	return v.text
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // needAddress reports that a key needs the node's address and nothing says it.
 func (l *loader) needAddress(path string) {
-	at := l.doc.nearest(path)
+	at := l.doc.Nearest(path)
 	if len(l.src.Addresses) == 0 {
 		l.report.errorf(at, "`%s` cannot be derived, since this host has no address but loopback: set `haven.address` (127.0.0.1 for a cluster on one host)", path)
 		return
@@ -163,11 +160,11 @@ func (l *loader) needAddress(path string) {
 func (l *loader) certificateWithKey(cert, key string) {
 	c, k := l.given(cert), l.given(key)
 	switch {
-	case c != nil && !c.at.written(): // inherited from haven.tls, and reported there
+	case c != nil && !c.At.Written(): // inherited from haven.tls, and reported there
 	case c != nil && k == nil && l.format == Haven:
-		l.report.errorf(c.at, "`%s` is given without `%s`: give the private key too", cert, key)
+		l.report.errorf(c.At, "`%s` is given without `%s`: give the private key too", cert, key)
 	case c == nil && k != nil:
-		l.report.errorf(k.at, "`%s` is given without `%s`: give the certificate too", key, cert)
+		l.report.errorf(k.At, "`%s` is given without `%s`: give the certificate too", key, cert)
 	}
 }
 
@@ -187,7 +184,7 @@ func (l *loader) inheritTLS(n *Node, ca, cert, key string) {
 func (l *loader) restapi(n *Node) {
 	l.inheritTLS(n, "restapi.cafile", "restapi.certfile", "restapi.keyfile")
 	if l.format == Patroni && l.given("restapi.listen") == nil {
-		l.report.warnf(l.doc.nearest("restapi"), "`restapi.listen` is missing: *:8008 is used")
+		l.report.warnf(l.doc.Nearest("restapi"), "`restapi.listen` is missing: *:8008 is used")
 	}
 	const auth = "restapi.authentication."
 	r := &RESTAPI{
@@ -205,29 +202,29 @@ func (l *loader) restapi(n *Node) {
 	if r.Username != "" {
 		l.required(auth+"password", r.Password, "PATRONI_RESTAPI_PASSWORD")
 	} else if r.Password != "" {
-		l.report.errorf(l.doc.nearest(auth+"password"), "`%spassword` is given without `username`, so nobody could use it: give both", auth)
+		l.report.errorf(l.doc.Nearest(auth+"password"), "`%spassword` is given without `username`, so nobody could use it: give both", auth)
 	} else if l.format == Haven && n.Postgres != nil && !onlyLocal(r.Listen) && r.VerifyClient == "none" {
-		l.report.warnf(l.doc.nearest("restapi.authentication"), "`restapi.authentication` is missing: whoever reaches %s can switch over and restart", r.Listen)
+		l.report.warnf(l.doc.Nearest("restapi.authentication"), "`restapi.authentication` is missing: whoever reaches %s can switch over and restart", r.Listen)
 	}
 	if r.VerifyClient != "none" && r.CAFile == "" {
-		l.report.errorf(l.doc.nearest("restapi.verify_client"), "`restapi.verify_client` needs `restapi.cafile`, the authority that signed the clients' certificates")
+		l.report.errorf(l.doc.Nearest("restapi.verify_client"), "`restapi.verify_client` needs `restapi.cafile`, the authority that signed the clients' certificates")
 	}
 	l.certificateWithKey("restapi.certfile", "restapi.keyfile")
 	n.RESTAPI = r
 }
 
 func onlyLocal(address string) bool {
-	host, _, err := splitAddress(address)
+	host, _, err := notation.SplitAddress(address)
 	return err == nil && (host == "localhost" || host == "::1" || strings.HasPrefix(host, "127."))
 }
 
 // connectAddresses fills in the addresses that others use, from what each section says and from the node's address.
 func (l *loader) connectAddresses(n *Node) {
 	r := n.RESTAPI
-	restHost, restPort, restErr := splitAddress(r.Listen)
+	restHost, restPort, restErr := notation.SplitAddress(r.Listen)
 	for _, path := range []string{"restapi.connect_address", "postgresql.connect_address"} {
-		if v := l.given(path); v != nil && everyAddress(hostOf(v.text)) {
-			l.report.errorf(v.at, "`%s` is `%s`, which other hosts cannot connect to: write this host's own name or address", path, v.text)
+		if v := l.given(path); v != nil && everyAddress(hostOf(v.Text)) {
+			l.report.errorf(v.At, "`%s` is `%s`, which other hosts cannot connect to: write this host's own name or address", path, v.Text)
 		}
 	}
 	if n.Postgres != nil {
@@ -238,7 +235,7 @@ func (l *loader) connectAddresses(n *Node) {
 	}
 	if r.ConnectAddress == "" && restErr == nil {
 		other := ""
-		if n.Postgres != nil && l.given("postgresql.connect_address").textOr("") != "" {
+		if n.Postgres != nil && l.given("postgresql.connect_address").TextOr("") != "" {
 			other = n.Postgres.ConnectAddress
 		}
 		r.ConnectAddress = l.connect("restapi.connect_address", firstReal(restHost), restPort, other)
@@ -253,7 +250,7 @@ func firstReal(addresses string) string {
 		case host == "*" || host == "" || host == "0.0.0.0" || host == "::":
 			return ""
 		case onlyLocal(net.JoinHostPort(host, "1")):
-			loopback = cmpOr(loopback, host)
+			loopback = cmp.Or(loopback, host)
 		default:
 			return host
 		}
@@ -264,11 +261,11 @@ func firstReal(addresses string) string {
 func (l *loader) connect(path, listenHost string, port int, sibling string) string {
 	host, note := l.address, "haven.address"
 	if l.format == Patroni || onlyLocal(net.JoinHostPort(listenHost, "1")) {
-		siblingHost, _, err := splitAddress(sibling)
+		siblingHost, _, err := notation.SplitAddress(sibling)
 		if err != nil {
 			siblingHost = ""
 		}
-		host, note = cmpOr(cmpOr(listenHost, siblingHost), l.address), "derived"
+		host, note = cmp.Or(listenHost, siblingHost, l.address), "derived"
 	}
 	if host == "" {
 		l.needAddress(path)
@@ -276,10 +273,10 @@ func (l *loader) connect(path, listenHost string, port int, sibling string) stri
 	}
 	address := net.JoinHostPort(host, strconv.Itoa(port))
 	if l.format == Patroni && l.given(path) == nil && listenHost == "" {
-		section, _, _ := cutLast(path)
-		l.report.warnf(l.doc.nearest(section), "`%s` is missing: %s is announced to the others", path, address)
+		section, _, _ := tree.CutLast(path)
+		l.report.warnf(l.doc.Nearest(section), "`%s` is missing: %s is announced to the others", path, address)
 	}
-	return l.derive(path, address, note).text
+	return l.derive(path, address, note).Text
 }
 
 func (l *loader) ctl(n *Node) {
@@ -305,7 +302,7 @@ func (l *loader) logSection(n *Node) {
 		DeduplicateHeartbeatLogs: l.bool("log.deduplicate_heartbeat_logs"),
 	}
 	if _, err := strconv.ParseUint(n.Log.Mode, 8, 12); n.Log.Mode != "" && err != nil {
-		l.report.errorf(l.doc.nearest("log.mode"), "`log.mode` is `%s`: write an octal mode such as 0640", n.Log.Mode)
+		l.report.errorf(l.doc.Nearest("log.mode"), "`log.mode` is `%s`: write an octal mode such as 0640", n.Log.Mode)
 	}
 }
 
@@ -317,19 +314,19 @@ func (l *loader) watchdog(n *Node) {
 // roles reports a node that does nothing, and sections that are empty by an oversight.
 func (l *loader) roles(n *Node) {
 	for _, section := range []string{"postgresql", "proxy"} {
-		if f := l.doc.entry(section); f != nil && f.value.empty {
-			l.report.warnf(f.at, "`%s` is empty, so this node has no such role: write `%s: {}` for a role with defaults, or remove the line", section, section)
+		if f := l.doc.Entry(section); f != nil && f.Value.Empty {
+			l.report.warnf(f.At, "`%s` is empty, so this node has no such role: write `%s: {}` for a role with defaults, or remove the line", section, section)
 		}
 	}
 	if len(n.Roles()) == 0 {
-		l.report.errorf(l.doc.at, "this node has no role: add the section `postgresql` (a database), `proxy`, or `etcd` with `embedded: true`")
+		l.report.errorf(l.doc.At, "this node has no role: add the section `postgresql` (a database), `proxy`, or `etcd` with `embedded: true`")
 	}
 }
 
 // origins tells for each key path where its value comes from.
-func origins(doc *value) map[string]string {
+func origins(doc *tree.Value) map[string]string {
 	out := map[string]string{}
-	doc.leaves("", func(path string, v *value) { out[path] = v.at.String() })
+	doc.Leaves("", func(path string, v *tree.Value) { out[path] = v.At.String() })
 	return out
 }
 

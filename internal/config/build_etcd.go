@@ -5,6 +5,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 func (l *loader) etcdSection(n *Node) {
@@ -26,8 +30,8 @@ func (l *loader) etcdSection(n *Node) {
 		l.externalEtcd(n)
 	}
 	e.Scheme = strings.ToLower(l.text("etcd.protocol"))
-	if e.Cert != "" && l.doc.find("etcd.protocol").at.note == "default" && (e.Embedded || len(e.Members) > 0) {
-		e.Scheme = l.derive("etcd.protocol", "https", "etcd.cert").text
+	if e.Cert != "" && l.doc.Find("etcd.protocol").At.Note == "default" && (e.Embedded || len(e.Members) > 0) {
+		e.Scheme = l.derive("etcd.protocol", "https", "etcd.cert").Text
 	}
 	if e.Embedded {
 		e.PeerTLS = TLS{CAFile: e.CACert, CertFile: e.Cert, KeyFile: e.Key, KeyPassword: n.Haven.TLS.KeyPassword}
@@ -35,7 +39,7 @@ func (l *loader) etcdSection(n *Node) {
 			l.derive("etcd.token", n.Scope, "scope")
 		}
 		if e.ElectionTimeout < 50e6 || e.ElectionTimeout > 50e9 {
-			l.report.errorf(l.doc.nearest("etcd.election_timeout"), "`etcd.election_timeout` must be between 50ms and 50s")
+			l.report.errorf(l.doc.Nearest("etcd.election_timeout"), "`etcd.election_timeout` must be between 50ms and 50s")
 		}
 	}
 	e.Token = l.text("etcd.token")
@@ -48,7 +52,7 @@ func (l *loader) needEtcd(n *Node) {
 	if len(e.Hosts) > 0 || e.SRV != "" || l.given("etcd.members") != nil || e.Embedded {
 		return
 	}
-	if n.Postgres == nil && l.given("proxy.discover").textOr("") == "rest" {
+	if n.Postgres == nil && l.given("proxy.discover").TextOr("") == "rest" {
 		return
 	}
 	for _, other := range []string{"consul", "zookeeper", "exhibitor", "kubernetes", "raft"} {
@@ -56,7 +60,7 @@ func (l *loader) needEtcd(n *Node) {
 			return // reported as not supported
 		}
 	}
-	l.report.errorf(l.doc.nearest("etcd"), "no consensus store is configured: write `etcd3: {hosts: …}` for an existing etcd cluster, or `etcd: {embedded: true, members: {name: address, …}}`, or set PATRONI_ETCD3_HOSTS")
+	l.report.errorf(l.doc.Nearest("etcd"), "no consensus store is configured: write `etcd3: {hosts: …}` for an existing etcd cluster, or `etcd: {embedded: true, members: {name: address, …}}`, or set PATRONI_ETCD3_HOSTS")
 }
 
 // members reads etcd.members, which is the same on every node.
@@ -64,20 +68,20 @@ func (l *loader) members(n *Node) {
 	e := &n.Etcd
 	section := l.given("etcd.members")
 	if section == nil {
-		l.report.errorf(l.doc.nearest("etcd.embedded"), "`etcd.members` is missing: name every member and its address, this node among them, such as `members: {%s: 10.0.1.10, …}`", n.Name)
+		l.report.errorf(l.doc.Nearest("etcd.embedded"), "`etcd.members` is missing: name every member and its address, this node among them, such as `members: {%s: 10.0.1.10, …}`", n.Name)
 		return
 	}
-	if section.shape != mapping {
+	if section.Shape != tree.Mapping {
 		return
 	}
-	for _, f := range section.fields {
-		if f.value.shape != null {
+	for _, f := range section.Fields {
+		if f.Value.Shape != tree.Null {
 			e.Members = append(e.Members, l.member(f))
 		}
 	}
 	for _, other := range []string{"hosts", "host", "url", "srv", "proxy"} {
 		if v := l.given("etcd." + other); v != nil {
-			l.report.errorf(v.at, "`etcd.%s` and `etcd.members` are both given: with `members` the endpoints follow from it, so remove `%s`", other, other)
+			l.report.errorf(v.At, "`etcd.%s` and `etcd.members` are both given: with `members` the endpoints follow from it, so remove `%s`", other, other)
 		}
 	}
 	l.checkMembers(n, section)
@@ -92,71 +96,71 @@ func (l *loader) members(n *Node) {
 	}
 }
 
-func (l *loader) member(f field) EtcdMember {
-	m := EtcdMember{Name: f.name}
-	path := "etcd.members." + f.name
-	switch f.value.shape {
-	case scalar:
-		host := f.value.text
+func (l *loader) member(f tree.Field) EtcdMember {
+	m := EtcdMember{Name: f.Name}
+	path := "etcd.members." + f.Name
+	switch f.Value.Shape {
+	case tree.Scalar:
+		host := f.Value.Text
 		if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 			host = host[1 : len(host)-1]
 		}
-		if err := checkHost(host); err != nil || host == "" || host == "*" {
-			l.report.errorf(f.value.at, "`%s` is `%s`, which is not a host: write a name or an address (ports 2379 and 2380 are used), or {client: host:port, peer: host:port}", path, f.value.text)
+		if err := notation.CheckHost(host); err != nil || host == "" || host == "*" {
+			l.report.errorf(f.Value.At, "`%s` is `%s`, which is not a host: write a name or an address (ports 2379 and 2380 are used), or {client: host:port, peer: host:port}", path, f.Value.Text)
 		}
 		m.Client, m.Peer = net.JoinHostPort(host, "2379"), net.JoinHostPort(host, "2380")
-	case mapping:
+	case tree.Mapping:
 		m.Client, m.Peer = l.memberPart(path, f, "client", 2379), l.memberPart(path, f, "peer", 2380)
-		for _, inner := range f.value.fields {
-			if inner.name != "client" && inner.name != "peer" {
-				l.report.errorf(inner.at, "unknown key `%s.%s`%s", path, inner.name, didYouMean(inner.name, []string{"client", "peer"}))
+		for _, inner := range f.Value.Fields {
+			if inner.Name != "client" && inner.Name != "peer" {
+				l.report.errorf(inner.At, "unknown key `%s.%s`%s", path, inner.Name, schema.DidYouMean(inner.Name, []string{"client", "peer"}))
 			}
 		}
 	default:
-		l.report.errorf(f.value.at, "`%s` is a list: write a host, or {client: host:port, peer: host:port}", path)
+		l.report.errorf(f.Value.At, "`%s` is a list: write a host, or {client: host:port, peer: host:port}", path)
 	}
 	return m
 }
 
-func (l *loader) memberPart(path string, f field, part string, port int) string {
-	v := f.value.field(part)
-	if v == nil || v.shape != scalar {
-		l.report.errorf(f.at, "`%s.%s` is missing: write host:port", path, part)
+func (l *loader) memberPart(path string, f tree.Field, part string, port int) string {
+	v := f.Value.Field(part)
+	if v == nil || v.Shape != tree.Scalar {
+		l.report.errorf(f.At, "`%s.%s` is missing: write host:port", path, part)
 		return ""
 	}
-	address := withPort(v.text, port)
-	host, p, err := splitAddress(address)
+	address := notation.WithPort(v.Text, port)
+	host, p, err := notation.SplitAddress(address)
 	if err != nil || host == "" || host == "*" {
 		if err == nil {
-			l.report.errorf(v.at, "`%s.%s` is `%s`: the other members need a host that they can reach", path, part, v.text)
+			l.report.errorf(v.At, "`%s.%s` is `%s`: the other members need a host that they can reach", path, part, v.Text)
 		} else {
-			l.report.errorf(v.at, "`%s.%s` is `%s`, which is not a valid address: %v", path, part, v.text, err)
+			l.report.errorf(v.At, "`%s.%s` is `%s`, which is not a valid address: %v", path, part, v.Text, err)
 		}
 		return ""
 	}
 	return net.JoinHostPort(host, strconv.Itoa(p))
 }
 
-func (l *loader) checkMembers(n *Node, section *value) {
+func (l *loader) checkMembers(n *Node, section *tree.Value) {
 	e := n.Etcd
 	seen := map[string]string{}
 	for i, m := range e.Members {
 		for _, address := range []string{m.Client, m.Peer} {
 			if other := seen[address]; other != "" && address != "" {
-				l.report.errorf(section.fields[i].at, "`etcd.members.%s` has the address %s, which %s has already: every member needs its own", m.Name, address, other)
+				l.report.errorf(section.Fields[i].At, "`etcd.members.%s` has the address %s, which %s has already: every member needs its own", m.Name, address, other)
 			}
 			seen[address] = "`" + m.Name + "`"
 		}
 	}
-	if _, ok := e.Own(n.Name); !ok && e.Embedded {
+	if _, ok := e.Own(n.Name); !ok && e.Embedded && !l.src.Client {
 		var names []string
 		for _, m := range e.Members {
 			names = append(names, m.Name)
 		}
-		l.report.errorf(section.at, "this node is `%s`, which is not in `etcd.members` (%s): add it there, or set `embedded: false`", n.Name, strings.Join(names, ", "))
+		l.report.errorf(section.At, "this node is `%s`, which is not in `etcd.members` (%s): add it there, or set `embedded: false`", n.Name, strings.Join(names, ", "))
 	}
 	if count := len(e.Members); count%2 == 0 {
-		l.report.warnf(section.at, "%s etcd members survive the loss of %s: add %s, for instance on the balancer", inWords(count), lossOf(count), inOrder(count+1))
+		l.report.warnf(section.At, "%s etcd members survive the loss of %s: add %s, for instance on the balancer", inWords(count), lossOf(count), inOrder(count+1))
 	}
 }
 
@@ -185,7 +189,7 @@ func (l *loader) externalEtcd(n *Node) {
 		return
 	}
 	if len(used) > 1 {
-		at := l.given("etcd." + used[1]).at
+		at := l.given("etcd." + used[1]).At
 		if l.format == Haven {
 			l.report.errorf(at, "`etcd.%s` and `etcd.%s` are both given: keep one", used[0], used[1])
 		} else {
@@ -203,7 +207,7 @@ func (l *loader) externalEtcd(n *Node) {
 	for _, host := range l.strings("etcd." + used[0]) {
 		host = strings.TrimSuffix(host, "/")
 		if !strings.Contains(host, "://") {
-			host = withPort(host, port)
+			host = notation.WithPort(host, port)
 		}
 		e.Hosts = append(e.Hosts, host)
 	}

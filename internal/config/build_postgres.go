@@ -1,22 +1,27 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 func (l *loader) postgresSection(n *Node) {
 	if l.given("postgresql") == nil {
 		return
 	}
-	if l.given("postgresql").shape != mapping {
+	if l.given("postgresql").Shape != tree.Mapping {
 		return // reported by the walker
 	}
 	l.listen()
 	if l.given("postgresql.data_dir") == nil {
-		l.report.errorf(l.doc.nearest("postgresql"), "`postgresql.data_dir` is missing: write the folder of the database, or set PATRONI_POSTGRESQL_DATA_DIR")
+		l.report.errorf(l.doc.Nearest("postgresql"), "`postgresql.data_dir` is missing: write the folder of the database, or set PATRONI_POSTGRESQL_DATA_DIR")
 	}
 	l.runAs()
 	l.authDefaults(n)
@@ -32,7 +37,7 @@ func (l *loader) listen() {
 		return
 	}
 	if l.format == Patroni {
-		l.report.warnf(l.doc.nearest("postgresql"), "`%s` is missing: *:5432 is used", path)
+		l.report.warnf(l.doc.Nearest("postgresql"), "`%s` is missing: *:5432 is used", path)
 		return
 	}
 	switch {
@@ -55,9 +60,9 @@ func (l *loader) runAs() {
 	case v == nil && l.src.Root:
 		l.derive("postgresql.run_as", "postgres", "default")
 	case v != nil && !l.src.Root:
-		l.report.errorf(v.at, "`postgresql.run_as` is only for a node that is started by root: remove it, or start haven as root")
-	case v != nil && v.text == "root":
-		l.report.errorf(v.at, "`postgresql.run_as` may not be root: PostgreSQL refuses to run as root, so name another user")
+		l.report.errorf(v.At, "`postgresql.run_as` is only for a node that is started by root: remove it, or start haven as root")
+	case v != nil && v.Text == "root":
+		l.report.errorf(v.At, "`postgresql.run_as` may not be root: PostgreSQL refuses to run as root, so name another user")
 	}
 }
 
@@ -97,7 +102,7 @@ func (l *loader) checkAuth(p *Postgres) {
 			l.required(path+".password", role.auth.Password, "PATRONI_"+strings.ToUpper(role.name)+"_PASSWORD")
 		}
 		if role.auth.Username == "" {
-			l.report.errorf(l.doc.nearest(path+".username"), "`%s.username` is missing: name the role", path)
+			l.report.errorf(l.doc.Nearest(path+".username"), "`%s.username` is missing: name the role", path)
 		}
 	}
 }
@@ -127,7 +132,7 @@ func (l *loader) readPostgres(n *Node) *Postgres {
 	if l.given(s+"authentication.rewind.username") == nil {
 		p.Rewind = p.Superuser
 	}
-	if hosts, port, err := splitListen(p.Listen); err == nil && p.Listen != "" {
+	if hosts, port, err := notation.SplitListen(p.Listen); err == nil && p.Listen != "" {
 		p.ListenAddresses, p.Port = strings.Join(hosts, ","), port
 	}
 	l.byRole(p)
@@ -163,7 +168,7 @@ func (l *loader) byRole(p *Postgres) {
 func (l *loader) replicaMethods(p *Postgres) {
 	if l.given("postgresql.create_replica_methods") == nil {
 		if old := l.given("postgresql.create_replica_method"); old != nil {
-			l.doc.set("postgresql.create_replica_methods", old)
+			l.doc.Set("postgresql.create_replica_methods", old)
 		}
 	}
 	p.CreateReplicaMethods = l.strings("postgresql.create_replica_methods")
@@ -174,7 +179,7 @@ func (l *loader) replicaMethods(p *Postgres) {
 		}
 		m := l.settings("postgresql." + method)
 		if m["command"] == "" {
-			l.report.errorf(l.doc.nearest("postgresql.create_replica_methods"), "the method `%s` has no command: write `postgresql.%s.command`, or take it out of the list", method, method)
+			l.report.errorf(l.doc.Nearest("postgresql.create_replica_methods"), "the method `%s` has no command: write `postgresql.%s.command`, or take it out of the list", method, method)
 		}
 		p.Methods[method] = m
 	}
@@ -182,32 +187,32 @@ func (l *loader) replicaMethods(p *Postgres) {
 
 // checkSyncNames warns of synchronous replication behind the back of failover (the guides do so).
 func (l *loader) checkSyncNames(n *Node) {
-	mode := l.given("bootstrap.dcs.synchronous_mode").textOr("")
+	mode := l.given("bootstrap.dcs.synchronous_mode").TextOr("")
 	if mode == "" && l.format == Haven {
 		return
 	}
-	if on, err := parseBool(cmpOr(mode, "off")); err != nil || on {
+	if on, err := notation.ParseBool(cmp.Or(mode, "off")); err != nil || on {
 		return
 	}
 	for _, path := range []string{"postgresql.parameters.synchronous_standby_names", "bootstrap.dcs.postgresql.parameters.synchronous_standby_names"} {
 		if l.given(path) != nil {
-			l.report.warnf(l.doc.nearest(path), "`synchronous_standby_names` is set while `synchronous_mode` is off: a failover would not know which standby has every commit; set `synchronous_mode: on`")
+			l.report.warnf(l.doc.Nearest(path), "`synchronous_standby_names` is set while `synchronous_mode` is off: a failover would not know which standby has every commit; set `synchronous_mode: on`")
 		}
 	}
 }
 
 func (l *loader) bootstrap(n *Node) {
-	v := l.doc.entry("bootstrap")
+	v := l.doc.Entry("bootstrap")
 	if n.Postgres == nil {
 		return
 	}
-	if v == nil || v.value.empty {
+	if v == nil || v.Value.Empty {
 		switch {
 		case l.format == Haven:
-			l.doc.put("bootstrap", &value{shape: mapping, at: place{note: "default"}})
+			l.doc.Put("bootstrap", &tree.Value{Shape: tree.Mapping, At: tree.Place{Note: "default"}})
 		case l.src.Path == "" && v == nil:
-			l.report.warnf(l.doc.at, "`bootstrap` cannot be given in variables: this node may make a new cluster, with defaults")
-			l.doc.put("bootstrap", &value{shape: mapping, at: place{note: "default"}})
+			l.report.warnf(l.doc.At, "`bootstrap` cannot be given in variables: this node may make a new cluster, with defaults")
+			l.doc.Put("bootstrap", &tree.Value{Shape: tree.Mapping, At: tree.Place{Note: "default"}})
 		default:
 			return
 		}
@@ -223,7 +228,7 @@ func (l *loader) bootstrap(n *Node) {
 	if l.format == Haven && l.given("bootstrap.initdb") == nil {
 		b.InitDB = []string{"--encoding=UTF8", "--data-checksums"}
 	}
-	b.DCS = l.given("bootstrap.dcs").json()
+	b.DCS = l.given("bootstrap.dcs").Json()
 	l.checkTiming(b)
 	l.customMethod(b)
 	l.databases(b)
@@ -237,14 +242,15 @@ func (l *loader) checkTiming(b *Bootstrap) {
 	if dcs == nil {
 		return
 	}
-	w := walker{format: Patroni, report: &Report{}, schema: l.schema, methods: methodNames(l.doc)}
-	w.walk("bootstrap.dcs", dcs, l.schema.at("bootstrap.dcs"))
+	var faults Report
+	w := schema.Walker{Errorf: faults.errorf, Warnf: faults.warnf, Schema: l.schema, Methods: schema.MethodNames(l.doc)}
+	w.Walk("bootstrap.dcs", dcs, l.schema.At("bootstrap.dcs"))
 	_, warnings, err := ParseDynamic(b.DCS, l.format == Haven)
-	if err != nil || !w.report.OK() { // reported by the walker
+	if err != nil || !faults.OK() { // reported by the walker
 		return
 	}
 	for _, warning := range warnings {
-		l.report.warnf(l.doc.nearest("bootstrap.dcs"), "%s", warning)
+		l.report.warnf(l.doc.Nearest("bootstrap.dcs"), "%s", warning)
 	}
 }
 
@@ -254,7 +260,7 @@ func (l *loader) customMethod(b *Bootstrap) {
 	}
 	b.Custom = l.settings("bootstrap." + b.Method)
 	if b.Custom["command"] == "" {
-		l.report.errorf(l.doc.nearest("bootstrap.method"), "the method `%s` has no command: write `bootstrap.%s.command`", b.Method, b.Method)
+		l.report.errorf(l.doc.Nearest("bootstrap.method"), "the method `%s` has no command: write `bootstrap.%s.command`", b.Method, b.Method)
 	}
 }
 
@@ -264,13 +270,13 @@ func (l *loader) databases(b *Bootstrap) {
 		return
 	}
 	var names []string
-	for i := range section.items {
+	for i := range section.Items {
 		path := "bootstrap.databases[" + strconv.Itoa(i) + "]"
 		d := Database{Name: l.text(path + ".name"), Owner: l.text(path + ".owner"), Password: l.secret(path + ".password")}
 		if d.Name == "" {
-			l.report.errorf(section.items[i].at, "`%s.name` is missing: name the database", path)
+			l.report.errorf(section.Items[i].At, "`%s.name` is missing: name the database", path)
 		} else if slices.Contains(append(names, "postgres", "template0", "template1"), d.Name) {
-			l.report.errorf(section.items[i].at, "`%s.name` is `%s`, which is there already: choose another name", path, d.Name)
+			l.report.errorf(section.Items[i].At, "`%s.name` is `%s`, which is there already: choose another name", path, d.Name)
 		}
 		if d.Owner == "" {
 			d.Owner = d.Name
@@ -291,7 +297,7 @@ func (l *loader) bootstrapHBA(n *Node, b *Bootstrap) {
 		return
 	}
 	b.HBA = n.DefaultHBA()
-	l.report.warnf(l.doc.nearest("bootstrap"), "there is no `pg_hba`: a new cluster lets its members replicate and the hosts of its networks connect, with passwords (scram-sha-256)")
+	l.report.warnf(l.doc.Nearest("bootstrap"), "there is no `pg_hba`: a new cluster lets its members replicate and the hosts of its networks connect, with passwords (scram-sha-256)")
 }
 
 // host is an address without its port.

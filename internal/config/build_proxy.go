@@ -4,24 +4,27 @@ import (
 	"fmt"
 	"net"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 func (l *loader) proxySection(n *Node) {
-	if v := l.given("proxy"); v == nil || v.shape != mapping {
+	if v := l.given("proxy"); v == nil || v.Shape != tree.Mapping {
 		return
 	}
 	p := &Proxy{Address: l.text("proxy.address"), Discover: strings.ToLower(l.text("proxy.discover")), Members: l.strings("proxy.members")}
 	l.listeners(p)
 	p.Stats = l.stats(p)
 	if p.Discover == "rest" && len(p.Members) == 0 {
-		l.report.errorf(l.doc.nearest("proxy.discover"), "`proxy.members` is missing: with `discover: rest`, list the REST addresses of the members, such as [10.0.1.10:8008]")
+		l.report.errorf(l.doc.Nearest("proxy.discover"), "`proxy.members` is missing: with `discover: rest`, list the REST addresses of the members, such as [10.0.1.10:8008]")
 	}
 	if p.Discover == "etcd" && len(p.Members) > 0 {
-		l.report.warnf(l.doc.nearest("proxy.members"), "`proxy.members` has no effect with `discover: etcd`")
+		l.report.warnf(l.doc.Nearest("proxy.members"), "`proxy.members` has no effect with `discover: etcd`")
 	}
 	for i, m := range p.Members {
 		if err := checkRESTAddress(m); err != nil {
-			l.report.errorf(l.doc.nearest("proxy.members"), "`proxy.members[%d]` is `%s`, which is not valid: %v", i, m, err)
+			l.report.errorf(l.doc.Nearest("proxy.members"), "`proxy.members[%d]` is `%s`, which is not valid: %v", i, m, err)
 		}
 	}
 	n.Proxy = p
@@ -29,9 +32,9 @@ func (l *loader) proxySection(n *Node) {
 
 func checkRESTAddress(s string) error {
 	if strings.Contains(s, "://") {
-		return checkEndpoint(s)
+		return notation.CheckEndpoint(s)
 	}
-	_, _, err := splitAddress(s)
+	_, _, err := notation.SplitAddress(s)
 	return err
 }
 
@@ -39,20 +42,20 @@ func checkRESTAddress(s string) error {
 func (l *loader) listeners(p *Proxy) {
 	section := l.given("proxy.listeners")
 	if section == nil {
-		section = &value{shape: list, at: place{note: "default"}}
+		section = &tree.Value{Shape: tree.List, At: tree.Place{Note: "default"}}
 		for _, d := range [][2]string{{"5000", "primary"}, {"5001", "replica"}} {
-			item := &value{shape: mapping, at: section.at}
-			item.put("listen", text(net.JoinHostPort(p.Address, d[0]), "default"))
-			item.put("target", text(d[1], "default"))
-			section.items = append(section.items, item)
+			item := &tree.Value{Shape: tree.Mapping, At: section.At}
+			item.Put("listen", tree.Text(net.JoinHostPort(p.Address, d[0]), "default"))
+			item.Put("target", tree.Text(d[1], "default"))
+			section.Items = append(section.Items, item)
 		}
-		l.doc.set("proxy.listeners", section)
+		l.doc.Set("proxy.listeners", section)
 	}
-	for i := range section.items {
+	for i := range section.Items {
 		p.Listeners = append(p.Listeners, l.listener(fmt.Sprintf("proxy.listeners[%d]", i)))
 	}
-	if section.shape == list && len(section.items) == 0 {
-		l.report.errorf(section.at, "`proxy.listeners` is empty: name at least one, or leave it out for 5000 and 5001")
+	if section.Shape == tree.List && len(section.Items) == 0 {
+		l.report.errorf(section.At, "`proxy.listeners` is empty: name at least one, or leave it out for 5000 and 5001")
 	}
 	if pooledMode(l.text("proxy.mode")) {
 		l.notPooled("proxy.mode")
@@ -63,12 +66,12 @@ func (l *loader) listener(path string) Listener {
 	// What a listener does not say, the section proxy says for all of them.
 	for _, name := range []string{"mode", "hold_timeout", "max_lag", "fallback", "admit", "connect_timeout", "idle_timeout"} {
 		if common := l.leaf("proxy." + name); l.given(path+"."+name) == nil && common != nil {
-			l.doc.set(path+"."+name, common)
+			l.doc.Set(path+"."+name, common)
 		}
 	}
 	for _, name := range []string{"listen", "target"} {
 		if l.given(path+"."+name) == nil {
-			l.report.errorf(l.doc.nearest(path+"."+name), "`%s.%s` is missing: write {listen: \"*:5000\", target: primary}", path, name)
+			l.report.errorf(l.doc.Nearest(path+"."+name), "`%s.%s` is missing: write {listen: \"*:5000\", target: primary}", path, name)
 		}
 	}
 	out := Listener{
@@ -77,9 +80,9 @@ func (l *loader) listener(path string) Listener {
 		Admit: l.rate(path + ".admit"), ConnectTimeout: l.duration(path + ".connect_timeout"), IdleTimeout: l.duration(path + ".idle_timeout"),
 	}
 	if out.Target == "split" {
-		l.report.errorf(l.doc.nearest(path+".target"), "`%s.target` is `split`, which needs the pooled modes that this version does not have: use primary or replica", path)
+		l.report.errorf(l.doc.Nearest(path+".target"), "`%s.target` is `split`, which needs the pooled modes that this version does not have: use primary or replica", path)
 	}
-	if pooledMode(out.Mode) && l.doc.find(path+".mode") != l.doc.find("proxy.mode") {
+	if pooledMode(out.Mode) && l.doc.Find(path+".mode") != l.doc.Find("proxy.mode") {
 		l.notPooled(path + ".mode")
 	}
 	return out
@@ -88,7 +91,7 @@ func (l *loader) listener(path string) Listener {
 func pooledMode(mode string) bool { return mode != "" && mode != "tcp" }
 
 func (l *loader) notPooled(path string) {
-	l.report.errorf(l.doc.find(path).at, "`%s` is `%s`, a pooled mode, which this version does not have: use tcp", path, l.text(path))
+	l.report.errorf(l.doc.Find(path).At, "`%s` is `%s`, a pooled mode, which this version does not have: use tcp", path, l.text(path))
 }
 
 func (l *loader) stats(p *Proxy) *Stats {
@@ -101,7 +104,7 @@ func (l *loader) stats(p *Proxy) *Stats {
 	const auth = "proxy.stats.authentication."
 	s := &Stats{Listen: l.text("proxy.stats.listen"), Username: l.text(auth + "username"), Password: l.secret(auth + "password")}
 	for _, network := range l.strings("proxy.stats.allow") {
-		prefixes, err := parseNetwork(network)
+		prefixes, err := notation.ParseNetwork(network)
 		if err == nil { // else reported by the walker
 			s.Allow = append(s.Allow, prefixes...)
 		}
@@ -116,11 +119,11 @@ func (l *loader) stats(p *Proxy) *Stats {
 func (n *Node) listens() []wanted {
 	var out []wanted
 	add := func(key, address string) {
-		hosts, port, err := splitListen(address)
+		hosts, port, err := notation.SplitListen(address)
 		if err != nil || address == "" {
 			return
 		}
-		out = append(out, wanted{key: key, hosts: hosts, port: port, at: n.doc.nearest(key)})
+		out = append(out, wanted{key: key, hosts: hosts, port: port, at: n.doc.Nearest(key)})
 	}
 	if n.Postgres != nil {
 		add("postgresql.listen", n.Postgres.Listen)

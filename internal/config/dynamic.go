@@ -6,6 +6,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // SyncMode is synchronous_mode.
@@ -61,8 +65,8 @@ const (
 )
 
 type dynamicReader struct {
-	doc      *value
-	schema   *schema
+	doc      *tree.Value
+	schema   *schema.Table
 	warnings []string
 }
 
@@ -71,11 +75,11 @@ type dynamicReader struct {
 // member key was written by Haven: ttl may then be as low as 5 s, and below 10 s loop_wait and retry_timeout follow
 // from it. The timing rule is loop_wait + 2*retry_timeout <= ttl. The document itself is never changed.
 func ParseDynamic(raw json.RawMessage, allHaven bool) (Dynamic, []string, error) {
-	doc, err := fromJSON(raw, place{note: "dynamic configuration"})
+	doc, err := tree.FromJSON(raw, tree.Place{Note: "dynamic configuration"})
 	if err != nil {
 		return Dynamic{}, nil, fmt.Errorf("dynamic configuration: %w", err)
 	}
-	r := &dynamicReader{doc: doc, schema: newSchema()}
+	r := &dynamicReader{doc: doc, schema: schema.New()}
 	d := Dynamic{
 		MaximumLagOnFailover: max(0, r.size("maximum_lag_on_failover")), MaximumLagOnSyncNode: r.size("maximum_lag_on_syncnode"),
 		SynchronousMode: r.syncMode(), SynchronousModeStrict: r.bool("synchronous_mode_strict"), SynchronousNodeCount: r.number("synchronous_node_count"),
@@ -99,16 +103,16 @@ func ParseDynamic(raw json.RawMessage, allHaven bool) (Dynamic, []string, error)
 
 // CheckDynamic lists what is wrong with a dynamic configuration that a person is about to store; empty when nothing is.
 func CheckDynamic(raw json.RawMessage) []string {
-	doc, err := fromJSON(raw, place{note: "dynamic configuration"})
+	doc, err := tree.FromJSON(raw, tree.Place{Note: "dynamic configuration"})
 	if err != nil {
 		return []string{err.Error()}
 	}
 	var r Report
-	s := newSchema()
-	whole := &value{shape: mapping, at: doc.at}
-	whole.set("bootstrap.dcs", doc)
-	w := walker{format: Haven, report: &r, schema: s, methods: methodNames(whole)}
-	w.walk("bootstrap.dcs", doc, s.at("bootstrap.dcs"))
+	s := schema.New()
+	whole := &tree.Value{Shape: tree.Mapping, At: doc.At}
+	whole.Set("bootstrap.dcs", doc)
+	w := schema.Walker{Strict: true, Errorf: r.errorf, Warnf: r.warnf, Schema: s, Methods: schema.MethodNames(whole)}
+	w.Walk("bootstrap.dcs", doc, s.At("bootstrap.dcs"))
 	var out []string
 	for _, f := range r.Faults {
 		out = append(out, strings.ReplaceAll(f.Text, "bootstrap.dcs.", ""))
@@ -122,26 +126,26 @@ func (r *dynamicReader) warn(format string, args ...any) {
 
 // text is the value of a key, or its default where it is absent or not valid.
 func (r *dynamicReader) text(path string) string {
-	k := r.schema.at("bootstrap.dcs." + path).key
-	v := r.doc.find(path)
-	if v == nil || v.shape == null {
-		return k.def
+	k := r.schema.At("bootstrap.dcs." + path).Key
+	v := r.doc.Find(path)
+	if v == nil || v.Shape == tree.Null {
+		return k.Def
 	}
-	if v.shape != scalar {
-		r.warn("`%s` is %s, so its default %s is used", path, described(v), k.def)
-		return k.def
+	if v.Shape != tree.Scalar {
+		r.warn("`%s` is %s, so its default %s is used", path, schema.Described(v), k.Def)
+		return k.Def
 	}
-	if err := k.check(v.text); err != nil {
-		r.warn("`%s` is `%s`, so its default %s is used: %v", path, v.text, k.def, err)
-		return k.def
+	if err := k.Check(v.Text); err != nil {
+		r.warn("`%s` is `%s`, so its default %s is used: %v", path, v.Text, k.Def, err)
+		return k.Def
 	}
-	return v.text
+	return v.Text
 }
 
 // The parsers below cannot fail: text returns what check has accepted, or a default.
 
 func (r *dynamicReader) bool(path string) bool {
-	b, _ := parseBool(r.text(path))
+	b, _ := notation.ParseBool(r.text(path))
 	return b
 }
 
@@ -151,21 +155,21 @@ func (r *dynamicReader) number(path string) int {
 }
 
 func (r *dynamicReader) size(path string) int64 {
-	n, _ := parseSize(r.text(path))
+	n, _ := notation.ParseSize(r.text(path))
 	return n
 }
 
 func (r *dynamicReader) duration(path string) time.Duration {
-	d, _ := parseDuration(r.text(path))
+	d, _ := notation.ParseDuration(r.text(path))
 	return d
 }
 
 func (r *dynamicReader) raw(path string) json.RawMessage {
-	v := r.doc.find(path)
-	if v == nil || v.shape == null {
+	v := r.doc.Find(path)
+	if v == nil || v.Shape == tree.Null {
 		return nil
 	}
-	out, err := encode(v.any())
+	out, err := tree.Encode(v.Any())
 	if err != nil { // what was decoded can be encoded
 		return nil
 	}
@@ -174,8 +178,8 @@ func (r *dynamicReader) raw(path string) json.RawMessage {
 
 // newer chooses the older name of a key only where the newer is absent.
 func (r *dynamicReader) newer(name, older string) string {
-	if r.doc.find(name) == nil && r.doc.find(older) != nil {
-		if err := r.schema.at("bootstrap.dcs." + name).key.check(r.doc.find(older).textOr("")); err == nil {
+	if r.doc.Find(name) == nil && r.doc.Find(older) != nil {
+		if err := r.schema.At("bootstrap.dcs." + name).Key.Check(r.doc.Find(older).TextOr("")); err == nil {
 			return older
 		}
 	}
@@ -187,7 +191,7 @@ func (r *dynamicReader) syncMode() SyncMode {
 	if strings.EqualFold(s, "quorum") {
 		return SyncQuorum
 	}
-	if on, err := parseBool(s); err == nil && on {
+	if on, err := notation.ParseBool(s); err == nil && on {
 		return SyncOn
 	}
 	return SyncOff
@@ -202,7 +206,7 @@ func (r *dynamicReader) haven(h *HavenDynamic) {
 		h.SuspectAfter = minSuspect
 	}
 	if h.Heartbeat > h.SuspectAfter/3 || h.Heartbeat <= 0 {
-		if r.doc.find("haven.heartbeat") != nil {
+		if r.doc.Find("haven.heartbeat") != nil {
 			r.warn("`haven.heartbeat` must be at most a third of `suspect_after`, so %s is used", h.SuspectAfter/3)
 		}
 		h.Heartbeat = h.SuspectAfter / 3
@@ -218,7 +222,7 @@ func (r *dynamicReader) haven(h *HavenDynamic) {
 func parseLimit(s string) (int, time.Duration, error) {
 	count, window, ok := strings.Cut(s, " per ")
 	n, err := strconv.Atoi(strings.TrimSpace(count))
-	d, derr := parseDuration(strings.TrimSpace(window))
+	d, derr := notation.ParseDuration(strings.TrimSpace(window))
 	if !ok || err != nil || derr != nil || n < 0 || d <= 0 {
 		return 0, 0, fmt.Errorf("write how many in what time: 2 per 6h")
 	}

@@ -75,25 +75,6 @@ func TestCheckDynamicFindsTypos(t *testing.T) {
 	}
 }
 
-func TestMergePatch(t *testing.T) {
-	tests := []struct{ doc, patch, want string }{
-		{`{"ttl": 30, "pause": true}`, `{"pause": null}`, `{"ttl":30}`},
-		{`{"postgresql": {"parameters": {"a": 1, "b": 2}}}`, `{"postgresql": {"parameters": {"b": null, "c": "x<y"}}}`, `{"postgresql":{"parameters":{"a":1,"c":"x<y"}}}`},
-		{`{"a": 1}`, `{"a": {"b": null, "c": 1}}`, `{"a":{"c":1}}`},
-		{`{"a": {"b": 1}}`, `{"a": [1]}`, `{"a":[1]}`},
-		{``, `{"n": 12345678901234567890}`, `{"n":12345678901234567890}`},
-	}
-	for _, test := range tests {
-		got, err := MergePatch(json.RawMessage(test.doc), json.RawMessage(test.patch))
-		if err != nil || string(got) != test.want {
-			t.Errorf("%s + %s: %s %v, want %s", test.doc, test.patch, got, err, test.want)
-		}
-	}
-	if _, err := MergePatch(json.RawMessage(`{}`), json.RawMessage(`[1]`)); err == nil {
-		t.Error("a patch that is no object is accepted")
-	}
-}
-
 func TestServerSettings(t *testing.T) {
 	n, _ := mustLoad(t, host(write(t, strings.Replace(databaseNode, "proxy: {}", "", 1)+`
 nodes:

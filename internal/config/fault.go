@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // Severity tells whether a fault keeps the node from starting.
@@ -69,18 +71,20 @@ func counted(n int, word string) string {
 	return fmt.Sprintf("%d %ss", n, word)
 }
 
-func (r *Report) add(s Severity, at place, format string, args ...any) {
-	f := Fault{File: at.file, Line: at.line, Column: at.column, Severity: s, Text: fmt.Sprintf(format, args...)}
+func (r *Report) add(s Severity, at tree.Place, format string, args ...any) {
+	f := Fault{File: at.File, Line: at.Line, Column: at.Column, Severity: s, Text: fmt.Sprintf(format, args...)}
 	if f.File == "" {
-		f.File = at.note
+		f.File = at.Note
 	}
 	if !slices.Contains(r.Faults, f) {
 		r.Faults = append(r.Faults, f)
 	}
 }
 
-func (r *Report) errorf(at place, format string, args ...any) { r.add(Error, at, format, args...) }
-func (r *Report) warnf(at place, format string, args ...any)  { r.add(Warning, at, format, args...) }
+func (r *Report) errorf(at tree.Place, format string, args ...any) { r.add(Error, at, format, args...) }
+func (r *Report) warnf(at tree.Place, format string, args ...any) {
+	r.add(Warning, at, format, args...)
+}
 
 func (r *Report) sort() {
 	slices.SortStableFunc(r.Faults, func(a, b Fault) int {

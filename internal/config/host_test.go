@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/sockets"
 )
 
 // TestMain lets the test binary be the other process that holds a port.
@@ -77,11 +80,11 @@ postgresql:
 func TestProcAddress(t *testing.T) {
 	for in, want := range map[string]string{"0100007F:1538": "127.0.0.1:5432", "00000000:1F48": "0.0.0.0:8008",
 		"00000000000000000000000001000000:0050": "[::1]:80", "0000000000000000FFFF00000100007F:0050": "127.0.0.1:80"} {
-		if got, ok := procAddress(in); !ok || got.String() != want {
+		if got, ok := sockets.ProcAddress(in); !ok || got.String() != want {
 			t.Errorf("%s: %s %v, want %s", in, got, ok, want)
 		}
 	}
-	if _, ok := procAddress("nonsense"); ok {
+	if _, ok := sockets.ProcAddress("nonsense"); ok {
 		t.Error("nonsense is an address")
 	}
 }
@@ -157,20 +160,20 @@ func TestFindBinDirFollowsTheDataDirectory(t *testing.T) {
 
 func TestReferenceIsWholeAndItsDefaultsAreValid(t *testing.T) {
 	seen := map[string]bool{}
-	for _, k := range allKeys() {
-		if seen[k.path] {
-			t.Errorf("%s stands twice in the table", k.path)
+	for _, k := range schema.Keys() {
+		if seen[k.Path] {
+			t.Errorf("%s stands twice in the table", k.Path)
 		}
-		seen[k.path] = true
-		if k.text == "" && !k.unused && k.absent == "" {
-			t.Errorf("%s is not documented", k.path)
+		seen[k.Path] = true
+		if k.Text == "" && !k.Unused && k.Absent == "" {
+			t.Errorf("%s is not documented", k.Path)
 		}
-		for _, def := range []string{k.def, k.haven} {
+		for _, def := range []string{k.Def, k.Haven} {
 			if def == "" {
 				continue
 			}
-			if err := k.check(def); err != nil {
-				t.Errorf("default %q of %s: %v", def, k.path, err)
+			if err := k.Check(def); err != nil {
+				t.Errorf("default %q of %s: %v", def, k.Path, err)
 			}
 		}
 	}
@@ -182,9 +185,9 @@ func TestReferenceIsWholeAndItsDefaultsAreValid(t *testing.T) {
 }
 
 func TestVariablesAllBelongToKeys(t *testing.T) {
-	s := newSchema()
-	for name, path := range variables() {
-		if k := s.nearestKey(path); s.at(path) == nil && k.kind != settings {
+	s := schema.New()
+	for name, path := range schema.Variables() {
+		if k := s.Nearest(path); s.At(path) == nil && k.Kind != schema.Settings {
 			t.Errorf("%s belongs to %s, which is no key", name, path)
 		}
 	}

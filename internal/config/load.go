@@ -6,14 +6,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // maxFile bounds what is read as a configuration file.
 const maxFile = 4 << 20
 
-// Load reads and checks the configuration of one node. The Node is nil only if the report holds an error.
+// Load reads and checks the configuration of one node. The Node is nil only if the report holds an error. For a client
+// (see Source) Scope, Namespace, Etcd, RESTAPI and CTL are settled; the rest is as much as could be read.
 func Load(src Source) (*Node, Report) {
-	l := &loader{src: src, report: &Report{}, schema: newSchema()}
+	l := &loader{src: src, report: &Report{}, schema: schema.New()}
 	n := l.load()
 	l.report.sort()
 	if !l.report.OK() {
@@ -24,13 +28,13 @@ func Load(src Source) (*Node, Report) {
 
 // NodeNames lists the nodes that a file with the section nodes describes, in its order; nil where it has none.
 func NodeNames(src Source) ([]string, Report) {
-	l := &loader{src: src, report: &Report{}, schema: newSchema()}
+	l := &loader{src: src, report: &Report{}, schema: schema.New()}
 	var names []string
 	for _, doc := range l.documents() {
-		if nodes := doc.field("nodes"); nodes != nil {
-			for _, f := range nodes.fields {
-				if !slices.Contains(names, f.name) {
-					names = append(names, f.name)
+		if nodes := doc.Field("nodes"); nodes != nil {
+			for _, f := range nodes.Fields {
+				if !slices.Contains(names, f.Name) {
+					names = append(names, f.Name)
 				}
 			}
 		}
@@ -41,9 +45,9 @@ func NodeNames(src Source) ([]string, Report) {
 type loader struct {
 	src    Source
 	report *Report
-	schema *schema
+	schema *schema.Table
 	format Format
-	doc    *value // all sources merged, later with defaults filled in
+	doc    *tree.Value // all sources merged, later with defaults filled in
 	name   string
 	// address is the host by which others reach this node; see ownAddress.
 	address string
@@ -55,43 +59,43 @@ func (l *loader) load() *Node {
 		return nil
 	}
 	env := l.environment()
-	l.doc = &value{shape: mapping, at: place{file: l.src.Path, note: "the environment"}}
+	l.doc = &tree.Value{Shape: tree.Mapping, At: tree.Place{File: l.src.Path, Note: "the environment"}}
 	if l.src.Path != "" && len(docs) > 0 {
-		l.doc.at = place{file: docs[0].at.file, line: 1, column: 1}
+		l.doc.At = tree.Place{File: docs[0].At.File, Line: 1, Column: 1}
 	}
 	for _, d := range docs {
-		l.doc = merge(l.doc, d)
+		l.doc = tree.Merge(l.doc, d)
 	}
 	l.format = Patroni
-	if h := l.doc.field("haven"); h != nil && h.shape != null {
+	if h := l.doc.Field("haven"); h != nil && h.Shape != tree.Null {
 		l.format = Haven
 	}
-	w := &walker{format: l.format, report: l.report, schema: l.schema, methods: methodNames(merge(l.doc, env))}
+	w := &schema.Walker{Strict: l.format == Haven, Errorf: l.report.errorf, Warnf: l.report.warnf, Schema: l.schema, Methods: schema.MethodNames(tree.Merge(l.doc, env))}
 	for _, d := range append(docs, env) {
-		w.walk("", d, l.schema)
+		w.Walk("", d, l.schema)
 	}
 	if !l.chooseNode() {
 		return nil
 	}
-	l.doc = merge(l.doc, env)
+	l.doc = tree.Merge(l.doc, env)
 	if l.src.Name != "" {
-		l.doc.put("name", &value{shape: scalar, text: l.src.Name, quoted: true, at: place{note: "--name"}})
+		l.doc.Put("name", &tree.Value{Shape: tree.Scalar, Text: l.src.Name, Quoted: true, At: tree.Place{Note: "--name"}})
 	}
 	l.oneEtcd()
-	written := l.doc.clone()
+	written := l.doc.Clone()
 	n := l.build()
 	n.written = written
 	return n
 }
 
 // documents reads the file, the files of the directory, or PATRONI_CONFIGURATION.
-func (l *loader) documents() []*value {
+func (l *loader) documents() []*tree.Value {
 	if l.src.Path == "" {
 		content, ok := lookup(l.src.Env, "PATRONI_CONFIGURATION")
 		if !ok || strings.TrimSpace(content) == "" {
 			return nil
 		}
-		return keepParsed(parse("PATRONI_CONFIGURATION", []byte(content), l.report))
+		return keepParsed(tree.Parse("PATRONI_CONFIGURATION", []byte(content), l.report.errorf))
 	}
 	info, err := os.Stat(l.src.Path)
 	if err != nil {
@@ -106,29 +110,29 @@ func (l *loader) documents() []*value {
 		l.unreadable(l.src.Path, err)
 		return nil
 	}
-	var docs []*value
+	var docs []*tree.Value
 	for _, e := range entries { // sorted by name
 		if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yml" || ext == ".yaml") {
 			docs = append(docs, keepParsed(l.file(filepath.Join(l.src.Path, e.Name())))...)
 		}
 	}
 	if len(docs) == 0 && l.report.OK() {
-		l.report.errorf(place{file: l.src.Path}, "the directory holds no *.yml or *.yaml file")
+		l.report.errorf(tree.Place{File: l.src.Path}, "the directory holds no *.yml or *.yaml file")
 	}
 	return docs
 }
 
-func keepParsed(v *value) []*value {
+func keepParsed(v *tree.Value) []*tree.Value {
 	if v == nil {
 		return nil
 	}
-	return []*value{v}
+	return []*tree.Value{v}
 }
 
-func (l *loader) file(path string) *value {
+func (l *loader) file(path string) *tree.Value {
 	info, err := os.Stat(path)
 	if err == nil && info.Size() > maxFile {
-		l.report.errorf(place{file: path}, "the file has %d bytes; a configuration has at most %d", info.Size(), maxFile)
+		l.report.errorf(tree.Place{File: path}, "the file has %d bytes; a configuration has at most %d", info.Size(), maxFile)
 		return nil
 	}
 	content, err := os.ReadFile(path)
@@ -136,17 +140,17 @@ func (l *loader) file(path string) *value {
 		l.unreadable(path, err)
 		return nil
 	}
-	return parse(path, content, l.report)
+	return tree.Parse(path, content, l.report.errorf)
 }
 
 func (l *loader) unreadable(path string, err error) {
 	switch {
 	case os.IsNotExist(err):
-		l.report.errorf(place{file: path}, "there is no such file: check the path, or write one with `haven: {format: 1}`")
+		l.report.errorf(tree.Place{File: path}, "there is no such file: check the path, or write one with `haven: {format: 1}`")
 	case os.IsPermission(err):
-		l.report.errorf(place{file: path}, "the file may not be read by this user: run as its owner, or allow it to be read")
+		l.report.errorf(tree.Place{File: path}, "the file may not be read by this user: run as its owner, or allow it to be read")
 	default:
-		l.report.errorf(place{file: path}, "the file cannot be read: %v", err)
+		l.report.errorf(tree.Place{File: path}, "the file cannot be read: %v", err)
 	}
 }
 
@@ -156,47 +160,52 @@ func (l *loader) chooseNode() bool {
 	if fromEnv, ok := lookup(l.src.Env, "PATRONI_NAME"); ok && l.name == "" {
 		l.name = fromEnv
 	}
-	nodes := l.doc.field("nodes")
-	if nodes == nil || nodes.shape != mapping {
+	nodes := l.doc.Field("nodes")
+	if nodes == nil || nodes.Shape != tree.Mapping {
 		return true
 	}
-	if f := l.doc.entry("name"); f != nil && f.value.shape != null {
-		l.report.errorf(f.at, "`name` stands beside `nodes`, whose keys are the names: remove it, and choose with --name or PATRONI_NAME")
+	if f := l.doc.Entry("name"); f != nil && f.Value.Shape != tree.Null {
+		l.report.errorf(f.At, "`name` stands beside `nodes`, whose keys are the names: remove it, and choose with --name or PATRONI_NAME")
 		return false
 	}
-	if l.name == "" {
+	named := l.name != ""
+	if !named {
 		l.name = shortHost(l.src.Hostname)
 	}
-	chosen := nodes.entry(l.name)
+	chosen := nodes.Entry(l.name)
+	if chosen == nil && l.src.Client && !named && len(nodes.Fields) > 0 {
+		chosen = &nodes.Fields[0]
+		l.name = chosen.Name
+	}
 	if chosen == nil {
 		var names []string
-		for _, f := range nodes.fields {
-			names = append(names, f.name)
+		for _, f := range nodes.Fields {
+			names = append(names, f.Name)
 		}
-		l.report.errorf(l.doc.entry("nodes").at, "`nodes` has no node `%s` (it has %s): choose one with --name or PATRONI_NAME", l.name, strings.Join(names, ", "))
+		l.report.errorf(l.doc.Entry("nodes").At, "`nodes` has no node `%s` (it has %s): choose one with --name or PATRONI_NAME", l.name, strings.Join(names, ", "))
 		return false
 	}
-	l.doc = merge(l.doc, chosen.value)
-	l.doc.drop("nodes")
-	l.doc.put("name", &value{shape: scalar, text: l.name, quoted: true, at: chosen.at})
+	l.doc = tree.Merge(l.doc, chosen.Value)
+	l.doc.Drop("nodes")
+	l.doc.Put("name", &tree.Value{Shape: tree.Scalar, Text: l.name, Quoted: true, At: chosen.At})
 	return true
 }
 
 // oneEtcd gives the section etcd3 the name etcd.
 func (l *loader) oneEtcd() {
-	v2, v3 := l.doc.entry("etcd"), l.doc.entry("etcd3")
-	haveV2, haveV3 := v2 != nil && v2.value.shape != null, v3 != nil && v3.value.shape != null
+	v2, v3 := l.doc.Entry("etcd"), l.doc.Entry("etcd3")
+	haveV2, haveV3 := v2 != nil && v2.Value.Shape != tree.Null, v3 != nil && v3.Value.Shape != tree.Null
 	switch {
 	case haveV2 && haveV3:
-		l.report.errorf(v3.at, "`etcd` and `etcd3` mean the same here and both are given: keep one")
+		l.report.errorf(v3.At, "`etcd` and `etcd3` mean the same here and both are given: keep one")
 	case haveV3:
 		section := *v3
-		l.doc.drop("etcd")
-		l.doc.drop("etcd3")
-		section.name = "etcd"
-		l.doc.fields = append(l.doc.fields, section)
+		l.doc.Drop("etcd")
+		l.doc.Drop("etcd3")
+		section.Name = "etcd"
+		l.doc.Fields = append(l.doc.Fields, section)
 	case haveV2 && l.format == Patroni:
-		l.report.warnf(v2.at, "the section `etcd` is read as `etcd3` (etcd's v3 API): a member that really uses the v2 API does not see this one")
+		l.report.warnf(v2.At, "the section `etcd` is read as `etcd3` (etcd's v3 API): a member that really uses the v2 API does not see this one")
 	}
 }
 
@@ -217,11 +226,11 @@ func lookup(env []string, name string) (string, bool) {
 }
 
 // path makes a path absolute: relative ones start at the folder of the file they stand in, or at the working directory.
-func (l *loader) path(v *value) string {
-	if v == nil || v.text == "" {
+func (l *loader) path(v *tree.Value) string {
+	if v == nil || v.Text == "" {
 		return ""
 	}
-	p := v.text
+	p := v.Text
 	if rest, ok := strings.CutPrefix(p, "~/"); ok {
 		if home, ok := lookup(l.src.Env, "HOME"); ok {
 			p = filepath.Join(home, rest)
@@ -230,8 +239,8 @@ func (l *loader) path(v *value) string {
 	if filepath.IsAbs(p) {
 		return filepath.Clean(p)
 	}
-	if v.at.file != "" && v.at.file != "PATRONI_CONFIGURATION" {
-		p = filepath.Join(filepath.Dir(v.at.file), p)
+	if v.At.File != "" && v.At.File != "PATRONI_CONFIGURATION" {
+		p = filepath.Join(filepath.Dir(v.At.File), p)
 	}
 	if filepath.IsAbs(p) {
 		return p

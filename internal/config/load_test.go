@@ -240,3 +240,30 @@ func TestDiffSaysWhatAReloadCanDo(t *testing.T) {
 		t.Errorf("an unchanged file differs: %v %v", apply, restart)
 	}
 }
+
+// A client reads what it may of a node's file; the same file is refused to the node itself.
+func TestClientNeedsOnlyTheWayToTheCluster(t *testing.T) {
+	src := host(write(t, `
+scope: shop
+etcd3: {hosts: [10.0.1.10, 10.0.1.11]}
+restapi: {certfile: no-such.crt, keyfile: no-such.key, authentication: {username: haven, password_file: gone}}
+postgresql: {run_as: postgres, authentication: {superuser: {password_file: gone}}}
+`))
+	src.Hostname, src.Addresses = "", nil
+	if n, _ := Load(src); n != nil {
+		t.Error("a node without a name, a data directory and passwords is accepted")
+	}
+	src.Client = true
+	n, r := mustLoad(t, src)
+	if n.Scope != "shop" || len(n.Etcd.Hosts) != 2 || n.RESTAPI.ConnectAddress != "localhost:8008" {
+		t.Errorf("got %s %v %s", n.Scope, n.Etcd.Hosts, n.RESTAPI.ConnectAddress)
+	}
+	if len(r.Faults) != 1 || r.Faults[0].Severity != Warning || !strings.Contains(r.Faults[0].Text, "restapi.authentication.password_file") {
+		t.Errorf("want one warning of the REST API's password:\n%s", r)
+	}
+	src = host(write(t, strings.Replace(databaseNode, "{format: 1}", "{format: 1, tls: {cafile: ca, certfile: crt, keyfile: key}}", 1)))
+	src.Client = true
+	if n, r = Load(src); n != nil || strings.Count(r.String(), "`haven.tls.") != 3 {
+		t.Errorf("etcd's certificates are missing:\n%s", r)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"time"
+
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // Format is the grammar of a node's file.
@@ -32,6 +34,10 @@ type Source struct {
 	Addresses []netip.Addr
 	// Root tells whether this process runs as root.
 	Root bool
+	// Client tells that the file is read by a command, not to run a node: it needs no role, no name and no address, and
+	// of a file with the section nodes any node will do. Secrets that this user may not read are left empty: without a
+	// fault, but for etcd's (an error) and those that REST APIs are asked with (a warning).
+	Client bool
 }
 
 // Node is the whole effective configuration of one node.
@@ -56,8 +62,8 @@ type Node struct {
 	Origins map[string]string
 
 	src     Source
-	doc     *value // what was written, with defaults filled in
-	written *value // what was written
+	doc     *tree.Value // what was written, with defaults filled in
+	written *tree.Value // what was written
 }
 
 // HavenSection is the section haven.

@@ -6,14 +6,18 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // The accessors below read a key, or its default, which they write into the document so that what is printed is what
 // is in force. A value of the wrong kind has been reported before: it reads as zero.
 
 // given returns what was written for a key; nil when that is nothing, or null.
-func (l *loader) given(path string) *value {
-	if v := l.doc.find(path); v != nil && v.shape != null {
+func (l *loader) given(path string) *tree.Value {
+	if v := l.doc.Find(path); v != nil && v.Shape != tree.Null {
 		return v
 	}
 	return nil
@@ -21,19 +25,19 @@ func (l *loader) given(path string) *value {
 
 // refused tells whether a key was set to null on purpose.
 func (l *loader) refused(path string) bool {
-	v := l.doc.find(path)
-	return v != nil && v.shape == null
+	v := l.doc.Find(path)
+	return v != nil && v.Shape == tree.Null
 }
 
-func (l *loader) leaf(path string) *value {
+func (l *loader) leaf(path string) *tree.Value {
 	if v := l.given(path); v != nil {
 		return v
 	}
-	k := l.schema.at(path)
+	k := l.schema.At(path)
 	if k == nil {
 		return nil
 	}
-	def := k.key.defaultIn(l.format)
+	def := k.Key.DefaultIn(l.format == Haven)
 	if def == "" {
 		return nil
 	}
@@ -41,15 +45,15 @@ func (l *loader) leaf(path string) *value {
 }
 
 // derive fills in a value that was not written, with a note of where it comes from.
-func (l *loader) derive(path, s, note string) *value {
-	v := text(s, note)
-	l.doc.set(path, v)
+func (l *loader) derive(path, s, note string) *tree.Value {
+	v := tree.Text(s, note)
+	l.doc.Set(path, v)
 	return v
 }
 
 func (l *loader) text(path string) string {
 	if v := l.leaf(path); v != nil {
-		return v.text
+		return v.Text
 	}
 	return ""
 }
@@ -57,8 +61,8 @@ func (l *loader) text(path string) string {
 func (l *loader) abs(path string) string {
 	v := l.leaf(path)
 	p := l.path(v)
-	if v != nil && v.shape == scalar {
-		v.text = p
+	if v != nil && v.Shape == tree.Scalar {
+		v.Text = p
 	}
 	return p
 }
@@ -66,13 +70,13 @@ func (l *loader) abs(path string) string {
 // existing is the absolute path of a file that must be there when it is named.
 func (l *loader) existing(path string) string {
 	name := l.abs(path)
-	if v := l.given(path); v != nil && v.at.written() && v.shape == scalar {
+	if v := l.given(path); v != nil && v.At.Written() && v.Shape == tree.Scalar {
 		f, err := os.Open(name)
 		switch {
 		case os.IsNotExist(err):
-			l.report.errorf(v.at, "`%s`: there is no file %s", path, name)
+			l.report.errorf(v.At, "`%s`: there is no file %s", path, name)
 		case err != nil:
-			l.report.errorf(v.at, "`%s`: %s may not be read by this user: give it to the user that runs haven", path, name)
+			l.report.errorf(v.At, "`%s`: %s may not be read by this user: give it to the user that runs haven", path, name)
 		default:
 			f.Close()
 		}
@@ -81,7 +85,7 @@ func (l *loader) existing(path string) string {
 }
 
 func (l *loader) bool(path string) bool {
-	b, err := parseBool(l.text(path))
+	b, err := notation.ParseBool(l.text(path))
 	return b && err == nil
 }
 
@@ -94,7 +98,7 @@ func (l *loader) number(path string) int {
 }
 
 func (l *loader) duration(path string) time.Duration {
-	d, err := parseDuration(l.text(path))
+	d, err := notation.ParseDuration(l.text(path))
 	if err != nil {
 		return 0
 	}
@@ -102,7 +106,7 @@ func (l *loader) duration(path string) time.Duration {
 }
 
 func (l *loader) size(path string) int64 {
-	n, err := parseSize(l.text(path))
+	n, err := notation.ParseSize(l.text(path))
 	if err != nil {
 		return 0
 	}
@@ -110,14 +114,14 @@ func (l *loader) size(path string) int64 {
 }
 
 func (l *loader) rate(path string) int {
-	n, err := parseRate(l.text(path))
+	n, err := notation.ParseRate(l.text(path))
 	if err != nil {
 		return 0
 	}
 	return n
 }
 
-func (l *loader) strings(path string) []string { return stringsOf(l.leaf(path)) }
+func (l *loader) strings(path string) []string { return schema.StringsOf(l.leaf(path)) }
 
 // lines reads a list of lines, or one text of several lines.
 func (l *loader) lines(path string) []string {
@@ -125,10 +129,10 @@ func (l *loader) lines(path string) []string {
 	if v == nil {
 		return nil
 	}
-	if v.shape == scalar {
-		return strings.Split(strings.TrimRight(v.text, "\n"), "\n")
+	if v.Shape == tree.Scalar {
+		return strings.Split(strings.TrimRight(v.Text, "\n"), "\n")
 	}
-	return slices.Clone(stringsOf(v))
+	return slices.Clone(schema.StringsOf(v))
 }
 
 // settings reads a mapping of names to single values. Booleans become on and off, as PostgreSQL spells them.
@@ -136,27 +140,17 @@ func (l *loader) settings(path string) map[string]string {
 	return settingsOf(l.given(path))
 }
 
-func settingsOf(v *value) map[string]string {
-	if v == nil || v.shape != mapping {
+func settingsOf(v *tree.Value) map[string]string {
+	if v == nil || v.Shape != tree.Mapping {
 		return nil
 	}
 	out := map[string]string{}
-	for _, f := range v.fields {
-		if f.value.shape == scalar {
-			out[f.name] = f.value.setting()
+	for _, f := range v.Fields {
+		if f.Value.Shape == tree.Scalar {
+			out[f.Name] = f.Value.Setting()
 		}
 	}
 	return out
-}
-
-func (v *value) setting() string {
-	if b, ok := yamlBool(v.text); ok && !v.quoted {
-		if b {
-			return "on"
-		}
-		return "off"
-	}
-	return v.text
 }
 
 // options makes --name=value options of a list of texts and single pairs, or of a mapping.
@@ -166,7 +160,7 @@ func (l *loader) options(path string, forbidden ...string) []string {
 		return nil
 	}
 	var out []string
-	add := func(at place, name, val string, with bool) {
+	add := func(at tree.Place, name, val string, with bool) {
 		name = strings.TrimLeft(name, "-")
 		plain, _, _ := strings.Cut(name, "=")
 		switch {
@@ -178,22 +172,22 @@ func (l *loader) options(path string, forbidden ...string) []string {
 			out = append(out, "--"+name)
 		}
 	}
-	pairs := func(m *value) {
-		for _, f := range m.fields {
-			b, isBool := yamlBool(f.value.text)
+	pairs := func(m *tree.Value) {
+		for _, f := range m.Fields {
+			b, isBool := notation.YAMLBool(f.Value.Text)
 			switch {
-			case isBool && !f.value.quoted && !b:
-			case isBool && !f.value.quoted, f.value.shape == null:
-				add(f.at, f.name, "", false)
+			case isBool && !f.Value.Quoted && !b:
+			case isBool && !f.Value.Quoted, f.Value.Shape == tree.Null:
+				add(f.At, f.Name, "", false)
 			default:
-				add(f.at, f.name, f.value.text, true)
+				add(f.At, f.Name, f.Value.Text, true)
 			}
 		}
 	}
 	pairs(v)
-	for _, item := range v.items {
-		if item.shape == scalar {
-			add(item.at, item.text, "", false)
+	for _, item := range v.Items {
+		if item.Shape == tree.Scalar {
+			add(item.At, item.Text, "", false)
 		} else {
 			pairs(item)
 		}

@@ -3,33 +3,35 @@ package config
 import (
 	"os"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // secret reads a password from its key or from the file that its sibling <key>_file names.
 func (l *loader) secret(path string) string {
 	inline, file := l.given(path), l.given(path+"_file")
 	if inline != nil && file != nil {
-		_, last, _ := cutLast(path)
-		l.report.errorf(file.at, "`%s` and `%s_file` are both given: keep one", path, last)
+		_, last, _ := tree.CutLast(path)
+		l.report.errorf(file.At, "`%s` and `%s_file` are both given: keep one", path, last)
 		return ""
 	}
 	if file == nil {
 		if inline == nil {
 			return ""
 		}
-		return inline.text
+		return inline.Text
 	}
 	name := l.abs(path + "_file")
-	content, ok := l.secretFile(path+"_file", name, file.at)
+	content, ok := l.secretFile(path+"_file", name, file.At)
 	if !ok {
 		return ""
 	}
-	l.doc.set(path, &value{shape: scalar, text: content, quoted: true, at: place{note: name}})
+	l.doc.Set(path, &tree.Value{Shape: tree.Scalar, Text: content, Quoted: true, At: tree.Place{Note: name}})
 	return content
 }
 
 // secretFile reads a secret that only its owner and group may read; its last line break is cut off.
-func (l *loader) secretFile(key, name string, at place) (string, bool) {
+func (l *loader) secretFile(key, name string, at tree.Place) (string, bool) {
 	info, err := os.Stat(name)
 	switch {
 	case os.IsNotExist(err):
@@ -66,12 +68,12 @@ func (l *loader) required(path, secret, variable string) {
 	if secret != "" || l.given(path+"_file") != nil {
 		return
 	}
-	at := l.doc.nearest(path)
+	at := l.doc.Nearest(path)
 	if v := l.given(path); v != nil {
-		l.report.errorf(v.at, "`%s` is empty: set it%s", path, orVariable(variable))
+		l.report.errorf(v.At, "`%s` is empty: set it%s", path, orVariable(variable))
 		return
 	}
-	_, last, _ := cutLast(path)
+	_, last, _ := tree.CutLast(path)
 	l.report.errorf(at, "`%s` is missing: set it, or `%s_file`%s", path, last, orVariable(variable))
 }
 

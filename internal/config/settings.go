@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/tree"
 )
 
 // PostgresWith is the section postgresql with the dynamic configuration laid under it: what the file or a variable says
@@ -15,17 +19,17 @@ func (n *Node) PostgresWith(d Dynamic) *Postgres {
 	if n.Postgres == nil {
 		return nil
 	}
-	dynamic, err := fromJSON(d.Postgres, place{note: "dynamic configuration"})
+	dynamic, err := tree.FromJSON(d.Postgres, tree.Place{Note: "dynamic configuration"})
 	if err != nil {
 		return n.Postgres
 	}
 	for _, name := range []string{"connect_address", "proxy_address", "listen", "config_dir", "data_dir", "pgpass", "authentication", "use_slots"} {
-		dynamic.drop(name)
+		dynamic.Drop(name)
 	}
-	l := &loader{src: n.src, report: &Report{}, schema: newSchema(), format: n.Format, doc: n.doc.clone()}
-	written := n.written.find("postgresql").clone()
-	written.drop("authentication") // settled below, without reading the secrets again
-	l.doc.set("postgresql", merge(dynamic, written))
+	l := &loader{src: n.src, report: &Report{}, schema: schema.New(), format: n.Format, doc: n.doc.Clone()}
+	written := n.written.Find("postgresql").Clone()
+	written.Drop("authentication") // settled below, without reading the secrets again
+	l.doc.Set("postgresql", tree.Merge(dynamic, written))
 	p := l.readPostgres(n)
 	// These have been settled, and are not the dynamic configuration's to say.
 	p.Listen, p.ListenAddresses, p.Port, p.ConnectAddress, p.ProxyAddress = n.Postgres.Listen, n.Postgres.ListenAddresses, n.Postgres.Port, n.Postgres.ConnectAddress, n.Postgres.ProxyAddress
@@ -53,12 +57,12 @@ func controlledParameters() []controlled {
 	atLeast := func(n int) func(string) bool {
 		return func(s string) bool { v, err := strconv.Atoi(s); return err == nil && v >= n }
 	}
-	isBool := func(s string) bool { _, err := parseBool(s); return err == nil }
+	isBool := func(s string) bool { _, err := notation.ParseBool(s); return err == nil }
 	return []controlled{
 		{"wal_level", "replica", func(s string) bool {
 			return slices.Contains([]string{"hot_standby", "replica", "logical"}, strings.ToLower(s))
 		}},
-		{"hot_standby", "on", func(s string) bool { b, err := parseBool(s); return err == nil && b }},
+		{"hot_standby", "on", func(s string) bool { b, err := notation.ParseBool(s); return err == nil && b }},
 		{"max_connections", "100", atLeast(25)},
 		{"max_wal_senders", "10", atLeast(3)},
 		{"max_prepared_transactions", "0", atLeast(0)},
@@ -95,8 +99,8 @@ func (n *Node) ServerSettings(d Dynamic, role string, members ...string) (contro
 		return nil, nil, nil, nil, nil, nil
 	}
 	dynamic := map[string]string{}
-	if doc, err := fromJSON(d.Postgres, place{}); err == nil {
-		dynamic = folded(settingsOf(doc.find("parameters")))
+	if doc, err := tree.FromJSON(d.Postgres, tree.Place{}); err == nil {
+		dynamic = folded(settingsOf(doc.Find("parameters")))
 	}
 	controlled, warnings = n.controlled(p, dynamic)
 	params = folded(p.Parameters)
@@ -181,7 +185,7 @@ func walKeep(params, dynamic map[string]string) []string {
 		bare, err := strconv.ParseInt(v, 10, 64) // without a unit: megabytes (PostgreSQL manual, 20.6.1)
 		size := bare << 20
 		if err != nil {
-			size, err = parseSize(v)
+			size, err = notation.ParseSize(v)
 		}
 		if err != nil || size < 16<<20 {
 			return []string{fmt.Sprintf("postgresql parameter wal_keep_size=%s failed validation, defaulting to %s", v, def)}

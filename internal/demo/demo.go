@@ -24,9 +24,8 @@ import (
 
 // Options are what the operator asked for.
 type Options struct {
-	Members int
-	Dir     string // empty: a temporary one, removed at the end
-	Sync    string // on, quorum, off
+	Shape
+	Dir string // empty: a temporary one, removed at the end
 	// KillPrimary shows one failover, with writers, and ends.
 	KillPrimary bool
 	// For ends the demo after that time; 0: it runs until it is interrupted.
@@ -74,7 +73,7 @@ func prepare(o Options) (Plan, error) {
 	if err != nil {
 		return Plan{}, fmt.Errorf("demo directory: %w", err)
 	}
-	p, err := Make(dir, o.Members, o.Sync)
+	p, err := Make(dir, o.Shape)
 	if err != nil {
 		return p, err
 	}

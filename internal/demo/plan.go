@@ -42,11 +42,22 @@ func (p Plan) DSN(address string) string {
 	return fmt.Sprintf("host=%s port=%s user=demo dbname=demo passfile=%s connect_timeout=5", host, port, p.PgPass)
 }
 
+// Shape is what a demo's cluster is like.
+type Shape struct {
+	Members int
+	Sync    string // on, quorum, off
+	// AnyPorts takes whatever ports are free; otherwise the usual ones come first.
+	AnyPorts bool
+}
+
 // ports hands out free ports, the usual ones first.
-type ports struct{ taken map[int]bool }
+type ports struct {
+	taken map[int]bool
+	any   bool
+}
 
 func (p *ports) pick(usual int) int {
-	if !p.taken[usual] && free(usual) {
+	if !p.any && !p.taken[usual] && free(usual) {
 		p.taken[usual] = true
 		return usual
 	}
@@ -75,7 +86,7 @@ func free(port int) bool {
 
 // Make writes the configuration and the secrets of a demo into dir. An earlier demo in the same directory is taken up
 // again: its file and its data stay.
-func Make(dir string, members int, sync string) (Plan, error) {
+func Make(dir string, shape Shape) (Plan, error) {
 	p := Plan{Dir: dir, File: filepath.Join(dir, "cluster.yml"), PgPass: filepath.Join(dir, "secrets", "pgpass")}
 	if err := os.MkdirAll(filepath.Join(dir, "secrets"), 0o700); err != nil {
 		return p, fmt.Errorf("demo directory: %w", err)
@@ -84,7 +95,7 @@ func Make(dir string, members int, sync string) (Plan, error) {
 	if err != nil {
 		return p, err
 	}
-	text := p.layOut(members, sync)
+	text := p.layOut(shape)
 	line := func(address string) string {
 		return address + ":demo:demo:" + secrets["demo"] + "\n"
 	}
@@ -117,11 +128,11 @@ func makeSecrets(dir string) (map[string]string, error) {
 }
 
 // layOut chooses ports and composes the configuration file.
-func (p *Plan) layOut(members int, sync string) string {
-	free := &ports{taken: map[int]bool{}}
+func (p *Plan) layOut(shape Shape) string {
+	free := &ports{taken: map[int]bool{}, any: shape.AnyPorts}
 	at := func(usual int) string { return fmt.Sprintf("127.0.0.1:%d", free.pick(usual)) }
 	var etcd, nodes strings.Builder
-	for n := 1; n <= members; n++ {
+	for n := 1; n <= shape.Members; n++ {
 		name := fmt.Sprintf("db%d", n)
 		client, peer, sql, rest := at(n*10000+2379), at(n*10000+2380), at(n*10000+5432), at(n*10000+8008)
 		fmt.Fprintf(&etcd, "    %s: {client: %q, peer: %q}\n", name, client, peer)
@@ -132,7 +143,7 @@ func (p *Plan) layOut(members int, sync string) string {
 	p.Nodes = append(append([]string(nil), p.Members...), "proxy")
 	secret := func(name string) string { return fmt.Sprintf("%q", filepath.Join(p.Dir, "secrets", name)) }
 	return fmt.Sprintf(template, p.Dir, etcd.String(), secret("superuser"), secret("replication"), secret("restapi"), secret("demo"),
-		sync, nodes.String(), at(8080), p.Write, p.Read, p.Stats)
+		shape.Sync, nodes.String(), at(8080), p.Write, p.Read, p.Stats)
 }
 
 const template = `# A cluster on one machine, made by haven demo. Run one node of it with: haven run cluster.yml --name db1

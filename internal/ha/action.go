@@ -91,7 +91,7 @@ type Memory struct {
 	Unclaimed cluster.Instant `json:"unclaimed,omitempty"`
 	// LastLeader is the last leader seen, with the lease of its key.
 	LastLeader string `json:"last_leader,omitempty"`
-	// LastCrashHandover is when leadership was last handed over for a crash.
+	// LastCrashHandover is when leadership was last handed over for a crash, by any member.
 	LastCrashHandover cluster.Instant `json:"last_crash_handover,omitempty"`
 	// BootstrapFailed is why this member could not make the cluster's first database.
 	BootstrapFailed string `json:"bootstrap_failed,omitempty"`
@@ -103,6 +103,10 @@ type Memory struct {
 	RewindFailed int64 `json:"rewind_failed,omitempty"`
 	// NotStreaming is since when a standby that should stream does not.
 	NotStreaming cluster.Instant `json:"not_streaming,omitempty"`
+	// CrashTerm is the newest term seen that began with a handover for a crash, whoever made it.
+	CrashTerm uint64 `json:"crash_term,omitempty"`
+	// Stopped: a switchover has stopped this server, and it has not run since.
+	Stopped bool `json:"stopped,omitempty"`
 	// SwitchFailed is the revision of the request that failed.
 	SwitchFailed int64 `json:"switch_failed,omitempty"`
 	// Replaced is when data was moved aside to be copied anew, newest last.

@@ -16,7 +16,7 @@ func Decide(v View, m Memory) (Decision, Memory) {
 	m.note(v)
 	for _, r := range []rule{
 		protect, waitForTask, waitForStore, checkSystemID, adoptedPrimary, pausedRule,
-		fillDisk, clearOrphans, leaderRules, resume, followerRules, raceRules,
+		readDisk, fillDisk, clearOrphans, leaderRules, resume, followerRules, raceRules,
 	} {
 		if d, ok := r(v, &m); ok {
 			return finish(v, d), m
@@ -38,6 +38,12 @@ func (m *Memory) note(v View) {
 		m.NotStreaming = 0
 	} else if m.NotStreaming == 0 {
 		m.NotStreaming = v.Now
+	}
+	if v.Server.Probed {
+		m.StartFailures, m.Stopped = 0, false
+	}
+	if t := v.Store.Term; t != nil && t.Cause != nil && t.Cause.Code == CauseCrash && t.Number != m.CrashTerm {
+		m.CrashTerm, m.LastCrashHandover = t.Number, v.Now
 	}
 	m.noteBootstrap(v)
 	m.noteOutcome(v)
@@ -99,13 +105,11 @@ func (m *Memory) noteOutcome(v View) {
 			m.RewindFailed = v.Store.Leader.ModRev
 		}
 	case Switch:
+		m.Stopped = !v.Server.Probed
 		if failed && v.Store.Failover != nil {
 			m.SwitchFailed = v.Store.Failover.ModRev
 		}
 	case HandOver:
-		if !failed && v.Server.Crash != nil {
-			m.LastCrashHandover = v.Now
-		}
 		m.retryAfter(v, failed)
 	}
 }
@@ -171,12 +175,14 @@ func protect(v View, m *Memory) (Decision, bool) {
 	return Decision{}, false
 }
 
-// mayWrite counts a server as writable also while an action makes it so.
+// mayWrite counts a leader's server as writable unless it is certain that it is not: it is down, or has just said that
+// it is in recovery. A server whose data directory cannot be read is no standby for that, and one that an action makes
+// writable at this moment is none either.
 func mayWrite(v View) bool {
 	if t := v.Task; t != nil && (t.Kind == Promote || t.Kind == Start || t.Kind == Bootstrap) {
 		return true
 	}
-	return v.Server.MayWrite()
+	return v.Server.Process != ProcessDown && !v.Server.RunningStandby()
 }
 
 // kill ends the server at once; a task that is running is cancelled for it.
@@ -196,15 +202,19 @@ func waitForTask(v View, m *Memory) (Decision, bool) {
 	return d, true
 }
 
-// pointless tells that the running task serves a leader that leads no more.
+// pointless tells that the running task serves a leader that leads no more, or copies from a member that is gone: a
+// frozen host would never end it.
 func pointless(v View) bool {
 	if !v.Store.Known || v.Task.With == "" {
 		return false
 	}
+	l := v.Store.Leader
 	switch v.Task.Kind {
-	case Clone, Rewind, Follow, CompareTo:
-		l := v.Store.Leader
-		return l == nil && v.Task.Kind != Clone || l != nil && l.Name == v.Me.Name
+	case Clone:
+		_, alive := v.Store.Member(v.Task.With)
+		return !alive || l != nil && l.Name == v.Me.Name
+	case Rewind, Follow, CompareTo:
+		return l == nil || l.Name != v.Task.With
 	}
 	return false
 }
@@ -254,15 +264,37 @@ func pausedRule(v View, m *Memory) (Decision, bool) {
 	if !v.Policy.Pause {
 		return Decision{}, false
 	}
-	if l := v.Store.Leader; l != nil && l.Name == v.Me.Name && !v.Lease.Held && !m.mustWait(v) {
-		return resume(v, m)
-	}
-	if v.Lease.Held && v.Server.Primary() && !v.Lease.Lost {
-		if d, ok := leadPrimary(v, m); ok {
-			return d, true
-		}
+	if d, ok := pausedAction(v, m); ok && !m.mustWait(v) {
+		return d, true
 	}
 	return wait(v, ReasonPaused, "PAUSE: no action. I am (%s)", v.Me.Name), true
+}
+
+// pausedAction is what goes on in maintenance mode: a leader's own work, and both ends of a switchover that an operator
+// asked for, which would otherwise leave nobody writable until the pause ends.
+func pausedAction(v View, m *Memory) (Decision, bool) {
+	l, t := v.Store.Leader, v.Store.Term
+	switch {
+	case l == nil:
+		if v.Server.Primary() && v.Lease.ID != 0 && t != nil && t.Holder == v.Me.Name {
+			cause := &cluster.Cause{Code: CauseVanished, Certainty: cluster.Observed, At: v.Wall, Text: "the leader key vanished during a pause; nobody has begun another term since"}
+			return act(Action{Kind: Acquire, Fence: cluster.FenceStopped, Cause: cause}, ReasonReacquire, "PAUSE: the leader key vanished: creating it again"), true
+		}
+	case l.Name != v.Me.Name:
+		if m.Stopped && !v.Server.MayWrite() {
+			return followerRules(v, m)
+		}
+	case !v.Lease.Held:
+		return resume(v, m)
+	case !v.Lease.Proven(v.Now):
+	case v.Server.Primary():
+		return leadPrimary(v, m)
+	case v.Server.RunningStandby() && t != nil && t.Binds && t.Holder == v.Me.Name && t.State == cluster.TermClaimed:
+		return leadStandby(v, m), true
+	case v.Server.Process == ProcessDown && m.Stopped:
+		return leadWithoutServer(v, m), true
+	}
+	return Decision{}, false
 }
 
 // clearOrphans ends what a postmaster left behind when it died: nothing is started, released or removed before every
@@ -272,6 +304,15 @@ func clearOrphans(v View, m *Memory) (Decision, bool) {
 		return Decision{}, false
 	}
 	return act(Action{Kind: Kill}, ReasonOrphans, "the postmaster is gone and left processes behind: ending them"), true
+}
+
+// readDisk does nothing about a server that is down while its data directory cannot be read: whether it was a primary
+// is not known then.
+func readDisk(v View, m *Memory) (Decision, bool) {
+	if v.Server.Process != ProcessDown || v.Server.Disk != DiskUnknown {
+		return Decision{}, false
+	}
+	return again(wait(v, ReasonWaitProbe, "waiting until the data directory can be read"), time.Second), true
 }
 
 // fillDisk gives a member without data its first copy.

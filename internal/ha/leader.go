@@ -143,25 +143,31 @@ func anyAhead(v View, best Answer) bool {
 	return false
 }
 
-// leadStandby promotes: the leader key is ours, and the server is still a standby.
+// leadStandby promotes: the leader key is ours, and the server is still a standby. It promotes for a term that was
+// claimed for it, never for one that is promoted already: its holder was a primary, so a standby in its place is not
+// what the store remembers (a store restored from a backup, a data directory exchanged by hand), and the race decides
+// who has the data.
 func leadStandby(v View, m *Memory) Decision {
 	t := v.Store.Term
+	if m.mustWait(v) {
+		return again(wait(v, ReasonReleaseNotPrimary, "waiting a moment after a failure"), time.Second)
+	}
 	if m.PromoteFailed != 0 && v.Now.Sub(m.PromoteFailed) < v.Policy.TTL {
 		return act(Action{Kind: Release}, ReasonPromoteFailed, "releasing the leader key: the promotion failed, another member shall try")
 	}
-	if t == nil || !t.Binds || t.Holder != v.Me.Name {
-		return act(Action{Kind: Release}, ReasonReleaseNotPrimary, "releasing the leader key: it belongs to no term of this member")
+	if t == nil || !t.Binds || t.Holder != v.Me.Name || t.State != cluster.TermClaimed {
+		return act(Action{Kind: Release}, ReasonReleaseNotPrimary, "releasing the leader key: it belongs to no term that was claimed for this standby")
 	}
 	return act(Action{Kind: Promote}, ReasonPromote, "promoted self to leader because I had the session lock")
 }
 
 // leadPrimary looks after a running primary.
 func leadPrimary(v View, m *Memory) (Decision, bool) {
+	if m.mustWait(v) {
+		return again(wait(v, ReasonLeading, "waiting a moment after a failure"), time.Second), true
+	}
 	if t := v.Store.Term; t != nil && t.Binds && t.State == cluster.TermClaimed {
 		return act(Action{Kind: Open}, ReasonOpen, "promoted: recording it and opening for writes"), true
-	}
-	if m.mustWait(v) {
-		return wait(v, ReasonLeading, "waiting a moment after a failure"), true
 	}
 	if !v.Store.Initialize.Valid() || !v.Store.HasConfig {
 		return act(Action{Kind: Repair}, ReasonRepair, "the store lacks the cluster's identifier or configuration: writing it again"), true
@@ -180,10 +186,7 @@ func leadPrimary(v View, m *Memory) (Decision, bool) {
 // switchRequest handles the key failover on the leader.
 func switchRequest(v View, m *Memory) (Decision, bool) {
 	f := v.Store.Failover
-	if f == nil || v.Policy.Pause && f.Candidate == "" {
-		return Decision{}, false
-	}
-	if !f.Due {
+	if f == nil || !f.Due || v.Policy.Pause && (f.Candidate == "" || f.Scheduled) {
 		return Decision{}, false
 	}
 	if why := refuseRequest(v, m, f); why != "" {
@@ -209,6 +212,8 @@ func refuseRequest(v View, m *Memory, f *Request) string {
 	switch {
 	case f.Leader != "" && f.Leader != v.Me.Name:
 		return fmt.Sprintf("dropping a switchover request: it names %s as leader, which is %s", f.Leader, v.Me.Name)
+	case f.Stale:
+		return "dropping a scheduled switchover: its time is long over, and nobody may be there to watch it now"
 	case f.Candidate == v.Me.Name:
 		return "dropping a switchover request: this member is the leader already"
 	case m.SwitchFailed != 0 && m.SwitchFailed == f.ModRev:
@@ -230,7 +235,7 @@ func switchCandidate(v View, f *Request) (name, why string) {
 			why = w
 			continue
 		}
-		if name == "" || s.Flush > best.Flush {
+		if name == "" || s.Flush > best.Flush || s.Flush == best.Flush && v.Store.priority(s.Name) > v.Store.priority(name) {
 			name, best = s.Name, s
 		}
 	}

@@ -122,6 +122,9 @@ func nextQuorum(v View, m *Memory, active []string) *SyncStep {
 	if len(q.names) == 0 {
 		q.k = 0
 	}
+	if !q.overlaps() && !names.closed() { // somebody else has changed one of the two
+		return record(nil, 0, v.Me.Name)
+	}
 	have := 0
 	for _, n := range q.names {
 		if confirmed(v, m, n) {

@@ -7,8 +7,12 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 )
 
-// surveyAge is how old an answer may be that a race rests on.
-const surveyAge = 2 * time.Second
+// surveyAge is how old a survey may be that a race rests on, from its beginning. It is longer than a survey of silent
+// hosts lasts (2 s): else such a one would be too old when it ends, and begun anew for ever.
+const surveyAge = 5 * time.Second
+
+// candidateGrace is how long the others leave the leader key to the member that an operator asked for.
+const candidateGrace = 5 * time.Second
 
 // raceRules are those of every member while nobody holds the leader key (Patroni, leader race).
 func raceRules(v View, m *Memory) (Decision, bool) {
@@ -105,10 +109,8 @@ func namesOf(s *cluster.Sync) string {
 
 // outrun tells why another member should lead, by what the others answered.
 func outrun(v View, m *Memory) (Code, string) {
-	if f := v.Store.Failover; f != nil && f.Candidate != "" && f.Candidate != v.Me.Name {
-		if a, ok := v.Survey.Answer(f.Candidate); ok && a.Reachable && a.MayLead {
-			return ReasonLeaveToCandidate, fmt.Sprintf("leaving the leader key to %s, which was asked for", f.Candidate)
-		}
+	if leaveToCandidate(v, m) {
+		return ReasonLeaveToCandidate, fmt.Sprintf("leaving the leader key to %s, which was asked for", v.Store.Failover.Candidate)
 	}
 	s := v.Store.Sync
 	votes := 0
@@ -120,7 +122,7 @@ func outrun(v View, m *Memory) (Code, string) {
 		if code != "" {
 			return code, why
 		}
-		if a.Reachable && voter(s, a.Name) && a.Position > 0 && a.Position <= v.Server.WAL {
+		if a.Reachable && voter(s, a.Name) && a.Position > 0 && a.Position <= v.Server.WAL && a.Timeline <= v.Server.Timeline {
 			votes++
 		}
 	}
@@ -130,11 +132,26 @@ func outrun(v View, m *Memory) (Code, string) {
 	return "", ""
 }
 
+// leaveToCandidate tells whether the member that a request names shall have the leader key. It has a few seconds for
+// it, if its time has come and it may lead by the rule of /sync: nobody may wait for ever for one that is barred itself.
+func leaveToCandidate(v View, m *Memory) bool {
+	f, s := v.Store.Failover, v.Store.Sync
+	if f == nil || !f.Due || f.Stale || f.Candidate == "" || f.Candidate == v.Me.Name || v.Now.Sub(m.LeaderGone) > candidateGrace {
+		return false
+	}
+	if f.Leader != "" && s.Active() && !voter(s, f.Candidate) {
+		return false
+	}
+	a, ok := v.Survey.Answer(f.Candidate)
+	return ok && a.Reachable && a.MayLead
+}
+
 func voter(s *cluster.Sync, name string) bool {
 	return s.Active() && (s.Has(name) || s.Leader == name)
 }
 
-// ahead tells whether that member must be left to lead.
+// ahead tells whether that member must be left to lead. Positions compare on one timeline only: a member of an older
+// one may have more WAL, yet none of what was committed since it was left.
 func ahead(v View, a Answer) (Code, string) {
 	s := v.Store.Sync
 	switch {
@@ -142,6 +159,10 @@ func ahead(v View, a Answer) (Code, string) {
 		return "", ""
 	case a.Primary:
 		return ReasonPrimaryAlive, fmt.Sprintf("Primary (%s) is still alive", a.Name)
+	case a.Timeline > v.Server.Timeline && v.Server.Timeline != 0 && (a.MayLead || voter(s, a.Name)):
+		return ReasonOldTimeline, fmt.Sprintf("not racing: %s is on timeline %d, this member on %d", a.Name, a.Timeline, v.Server.Timeline)
+	case a.Timeline < v.Server.Timeline && a.Timeline != 0:
+		return "", ""
 	case !a.MayLead && !(s.Active() && s.Quorum > 0 && voter(s, a.Name)):
 		return "", ""
 	case s.Active() && s.Quorum == 0 && !voter(s, a.Name):
@@ -156,9 +177,12 @@ func ahead(v View, a Answer) (Code, string) {
 	return "", ""
 }
 
-func priority(v View) int {
-	if me, ok := v.Store.Member(v.Me.Name); ok {
-		return me.Priority
+func priority(v View) int { return v.Store.priority(v.Me.Name) }
+
+// priority is the failover_priority of a member; that of one without a key is the usual one.
+func (s Store) priority(name string) int {
+	if m, ok := s.Member(name); ok {
+		return m.Priority
 	}
 	return 1
 }

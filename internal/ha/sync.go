@@ -31,6 +31,12 @@ type SyncMemory struct {
 	// standby is confirmed once it has flushed that far: everything acknowledged under older names is then on it.
 	Names string      `json:"names"`
 	LSN   cluster.LSN `json:"lsn"`
+	// Rev is the revision of /sync as this leader wrote it or found it first; Foreign tells that somebody else has
+	// written it since, so that what it says of the standbys was never true.
+	Rev     int64 `json:"rev,omitempty"`
+	Foreign bool  `json:"foreign,omitempty"`
+	// Resisted is the value of synchronous_standby_names that could not be changed while synchronous mode is off.
+	Resisted string `json:"resisted,omitempty"`
 	// Missing is since when a synchronous standby does not stream.
 	Missing map[string]cluster.Instant `json:"missing,omitempty"`
 }
@@ -40,8 +46,19 @@ func (m *SyncMemory) note(v View) {
 		*m = SyncMemory{}
 		return
 	}
-	if m.LSN == 0 || m.Names != v.Server.SyncNames {
+	ours := writesSync(v)
+	if m.LSN == 0 || m.Names != v.Server.SyncNames || ours { // while the change is on its way, the old names may still acknowledge
 		m.Names, m.LSN = v.Server.SyncNames, v.Server.WAL
+	}
+	if o := v.Outcome; o != nil && o.Kind == SetSync {
+		m.Resisted = ""
+		if o.Error != "" {
+			m.Resisted = v.Server.SyncNames
+		}
+	}
+	if rec := v.Store.Sync; v.Store.Known && rec.Active() && rec.ModRev != m.Rev {
+		m.Foreign = m.Rev != 0 && !ours
+		m.Rev = rec.ModRev
 	}
 	missing := map[string]cluster.Instant{}
 	for _, name := range ParseNames(v.Server.SyncNames).Names {
@@ -54,6 +71,12 @@ func (m *SyncMemory) note(v View) {
 		}
 	}
 	m.Missing = missing
+}
+
+// writesSync tells that a write of ours to /sync or to the names is on its way, or has just ended.
+func writesSync(v View) bool {
+	t, o := v.Task, v.Outcome
+	return t != nil && (t.Kind == SetSync || t.Kind == Open) || o != nil && (o.Kind == SetSync || o.Kind == Open)
 }
 
 func streaming(v View, name string) (Standby, bool) {
@@ -69,12 +92,14 @@ func streaming(v View, name string) (Standby, bool) {
 func nextSync(v View, m *Memory) *SyncStep {
 	rec := v.Store.Sync
 	switch {
-	case v.Policy.Sync == SyncOff && rec == nil:
-		return nil
 	case v.Policy.Sync == SyncOff:
-		return switchOff(v)
+		return switchOff(v, m)
 	case !rec.Active() || rec.Leader != v.Me.Name:
 		return record(nil, 0, v.Me.Name)
+	case m.Sync.Foreign && len(rec.Standbys) > 0:
+		s := record(nil, 0, v.Me.Name)
+		s.Text = "somebody else has written /sync: beginning anew, since its standbys may lack commits"
+		return s
 	}
 	active := eligible(v, m)
 	if len(active) == 0 && v.Policy.Strict {
@@ -86,10 +111,16 @@ func nextSync(v View, m *Memory) *SyncStep {
 	return nextPriority(v, m, active)
 }
 
-// switchOff empties the names first only after /sync is gone: while the key stands, its standbys must have every
-// commit.
-func switchOff(v View) *SyncStep {
-	return &SyncStep{Delete: true, Text: "Disabled synchronous replication"}
+// switchOff deletes /sync, and only then gives synchronous_standby_names back to the operator: while the key stands, its
+// standbys must have every commit. A value that cannot be changed (it stands in postgresql.auto.conf) is left alone.
+func switchOff(v View, m *Memory) *SyncStep {
+	switch {
+	case v.Store.Sync != nil:
+		return &SyncStep{Delete: true, Text: "Disabled synchronous replication"}
+	case v.Server.SyncNames == v.Policy.OwnNames || m.Sync.Resisted != "" && m.Sync.Resisted == v.Server.SyncNames:
+		return nil
+	}
+	return setNames(v.Policy.OwnNames)
 }
 
 func record(names []string, quorum int, me string) *SyncStep {
@@ -188,7 +219,8 @@ func confirmed(v View, m *Memory, name string) bool {
 func nextPriority(v View, m *Memory, active []string) *SyncStep {
 	rec := v.Store.Sync
 	want := active[:min(max(1, v.Policy.SyncCount), len(active))]
-	if kept := intersect(rec.Standbys, want); len(kept) < len(rec.Standbys) || rec.Quorum != 0 {
+	kept := intersect(covered(rec, v.Server.SyncNames), want)
+	if len(kept) < len(rec.Standbys) || rec.Quorum != 0 {
 		return record(kept, 0, v.Me.Name)
 	}
 	names := Names{Names: slices.Sorted(slices.Values(want)), Count: len(want)}.String()
@@ -205,6 +237,24 @@ func nextPriority(v View, m *Memory, active []string) *SyncStep {
 		return record(ready, 0, v.Me.Name)
 	}
 	return nil
+}
+
+// covered lists the recorded standbys without which nothing can be acknowledged under the names in force. After quorum
+// mode, when any few of the names were enough, those are none.
+func covered(rec *cluster.Sync, value string) []string {
+	n := ParseNames(value)
+	switch {
+	case n.closed():
+		return rec.Standbys
+	case n.Count < len(n.Names):
+		return nil
+	}
+	return intersect(rec.Standbys, n.Names)
+}
+
+// closed tells that nothing can be acknowledged under these names.
+func (n Names) closed() bool {
+	return slices.Contains(n.Names, Placeholder) && n.Count == len(n.Names)
 }
 
 func intersect(a, b []string) []string {

@@ -48,6 +48,7 @@ type Policy struct {
 	MaxSyncLag     int64         `json:"max_sync_lag"` // bytes, maximum_lag_on_syncnode; 0 or less: off
 	Sync           SyncMode      `json:"sync"`
 	Strict         bool          `json:"strict"`
+	OwnNames       string        `json:"own_names,omitempty"` // the operator's synchronous_standby_names, in force where Sync is off
 	SyncCount      int           `json:"sync_count"`
 	Pause          bool          `json:"pause"`
 	CheckTimeline  bool          `json:"check_timeline"`
@@ -101,6 +102,8 @@ type Request struct {
 	Leader    string `json:"leader,omitempty"`
 	Candidate string `json:"candidate,omitempty"`
 	Due       bool   `json:"due"` // not scheduled, or its time has come
+	Scheduled bool   `json:"scheduled,omitempty"`
+	Stale     bool   `json:"stale,omitempty"` // its time is long over
 	ModRev    int64  `json:"mod_rev"`
 }
 

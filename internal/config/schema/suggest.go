@@ -1,13 +1,15 @@
-package config
+package schema
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/havenha/haven/internal/config/tree"
 )
 
-// didYouMean names the candidate nearest to a mistyped word, as the end of a sentence; nothing when none is near.
-func didYouMean(word string, candidates []string) string {
+// DidYouMean names the candidate nearest to a mistyped word, as the end of a sentence; nothing when none is near.
+func DidYouMean(word string, candidates []string) string {
 	best, bestDistance := "", len(word)/3+2
 	for _, c := range candidates {
 		if c == "*" || c == "[]" {
@@ -52,15 +54,15 @@ func distance(a, b string) int {
 }
 
 // elsewhere finds where a key that is unknown here belongs: the one path that ends with its name.
-func (s *schema) elsewhere(name string) string {
+func (s *Table) elsewhere(name string) string {
 	if len(name) < 3 {
 		return ""
 	}
 	var found []string
-	for _, k := range allKeys() {
-		_, last, _ := cutLast(k.path)
-		if last == name && !strings.ContainsAny(k.path, "[*") && !strings.HasPrefix(k.path, "etcd3") {
-			found = append(found, k.path)
+	for _, k := range Keys() {
+		_, last, _ := tree.CutLast(k.Path)
+		if last == name && !strings.ContainsAny(k.Path, "[*") && !strings.HasPrefix(k.Path, "etcd3") {
+			found = append(found, k.Path)
 		}
 	}
 	found = slices.Compact(found)

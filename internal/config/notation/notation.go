@@ -1,4 +1,4 @@
-package config
+package notation
 
 import (
 	"errors"
@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// parseBool reads a boolean as Patroni and YAML 1.1 do.
-func parseBool(s string) (bool, error) {
+// ParseBool reads a boolean as Patroni and YAML 1.1 do.
+func ParseBool(s string) (bool, error) {
 	switch strings.ToLower(s) {
 	case "true", "on", "yes", "1":
 		return true, nil
@@ -23,18 +23,18 @@ func parseBool(s string) (bool, error) {
 	return false, errors.New("write true or false")
 }
 
-// yamlBool tells whether YAML 1.1 takes an unquoted word for a boolean.
-func yamlBool(s string) (value, ok bool) {
+// YAMLBool tells whether YAML 1.1 takes an unquoted word for a boolean.
+func YAMLBool(s string) (value, ok bool) {
 	switch s {
 	case "0", "1":
 		return false, false
 	}
-	b, err := parseBool(s)
+	b, err := ParseBool(s)
 	return b, err == nil
 }
 
-// parseDuration reads 250ms, 5s, 2min, 12h, 7d (PostgreSQL's units); a bare number is in seconds, off is 0.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration reads 250ms, 5s, 2min, 12h, 7d (PostgreSQL's units); a bare number is in seconds, off is 0.
+func ParseDuration(s string) (time.Duration, error) {
 	number, unit := splitUnit(s)
 	scale, ok := map[string]time.Duration{"": time.Second, "us": time.Microsecond, "ms": time.Millisecond, "s": time.Second,
 		"sec": time.Second, "m": time.Minute, "min": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[unit]
@@ -50,8 +50,8 @@ func parseDuration(s string) (time.Duration, error) {
 	return time.Duration(math.Round(f * float64(scale))), nil
 }
 
-// parseSize reads bytes, or kB, MB, GB, TB as powers of 1024 (PostgreSQL's manual, 20.1.1).
-func parseSize(s string) (int64, error) {
+// ParseSize reads bytes, or kB, MB, GB, TB as powers of 1024 (PostgreSQL's manual, 20.1.1).
+func ParseSize(s string) (int64, error) {
 	number, unit := splitUnit(s)
 	scale, ok := map[string]float64{"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}[strings.ToLower(unit)]
 	f, err := strconv.ParseFloat(number, 64)
@@ -70,8 +70,8 @@ func splitUnit(s string) (number, unit string) {
 	return s[:i], strings.TrimSpace(s[i:])
 }
 
-// parseRate reads 200, 200/s or 200 per s.
-func parseRate(s string) (int, error) {
+// ParseRate reads 200, 200/s or 200 per s.
+func ParseRate(s string) (int, error) {
 	for _, suffix := range []string{"per s", "/s"} {
 		s = strings.TrimSpace(strings.TrimSuffix(s, suffix))
 	}
@@ -82,8 +82,8 @@ func parseRate(s string) (int, error) {
 	return n, nil
 }
 
-// splitAddress reads host:port, [v6]:port or *:port. Host comes without brackets.
-func splitAddress(s string) (host string, port int, err error) {
+// SplitAddress reads host:port, [v6]:port or *:port. Host comes without brackets.
+func SplitAddress(s string) (host string, port int, err error) {
 	host, p, err := net.SplitHostPort(s)
 	if err != nil {
 		switch {
@@ -94,14 +94,14 @@ func splitAddress(s string) (host string, port int, err error) {
 		}
 		return "", 0, errors.New("write host:port, [v6]:port or *:port")
 	}
-	port, err = parsePort(p)
+	port, err = ParsePort(p)
 	if err != nil {
 		return "", 0, err
 	}
-	return host, port, checkHost(host)
+	return host, port, CheckHost(host)
 }
 
-func parsePort(s string) (int, error) {
+func ParsePort(s string) (int, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil {
 		return 0, fmt.Errorf("the port `%s` is not a number", s)
@@ -112,8 +112,8 @@ func parsePort(s string) (int, error) {
 	return n, nil
 }
 
-// checkHost judges a name or an address; empty and * mean every address.
-func checkHost(host string) error {
+// CheckHost judges a name or an address; empty and * mean every address.
+func CheckHost(host string) error {
 	if host == "" || host == "*" {
 		return nil
 	}
@@ -133,8 +133,8 @@ func badInHost(c rune) bool {
 	return c <= ' ' || strings.ContainsRune("/\\:[]{}()<>\"'`,;@#?&=$*|!", c)
 }
 
-// splitListen reads PostgreSQL's listen: a,b:port, where the port may be left out (5432).
-func splitListen(s string) (hosts []string, port int, err error) {
+// SplitListen reads PostgreSQL's listen: a,b:port, where the port may be left out (5432).
+func SplitListen(s string) (hosts []string, port int, err error) {
 	addresses, p := s, "5432"
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && i > strings.LastIndexByte(s, ']') {
 		addresses, p = s[:i], s[i+1:]
@@ -142,12 +142,12 @@ func splitListen(s string) (hosts []string, port int, err error) {
 			return nil, 0, errors.New("an IPv6 address stands in brackets: [fe80::1]:5432")
 		}
 	}
-	if port, err = parsePort(p); err != nil {
+	if port, err = ParsePort(p); err != nil {
 		return nil, 0, err
 	}
 	for host := range strings.SplitSeq(addresses, ",") {
 		host = strings.Trim(strings.TrimSpace(host), "[]")
-		if err := checkHost(host); err != nil {
+		if err := CheckHost(host); err != nil {
 			return nil, 0, err
 		}
 		if host == "" {
@@ -158,8 +158,8 @@ func splitListen(s string) (hosts []string, port int, err error) {
 	return hosts, port, nil
 }
 
-// checkEndpoint judges an etcd endpoint: host, host:port or a URL.
-func checkEndpoint(s string) error {
+// CheckEndpoint judges an etcd endpoint: host, host:port or a URL.
+func CheckEndpoint(s string) error {
 	if strings.Contains(s, "://") {
 		u, err := url.Parse(s)
 		if err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
@@ -170,12 +170,12 @@ func checkEndpoint(s string) error {
 	if s == "" {
 		return errors.New("an endpoint is empty: write host:port")
 	}
-	_, _, err := splitAddress(withPort(s, 2379))
+	_, _, err := SplitAddress(WithPort(s, 2379))
 	return err
 }
 
-// withPort adds a port where there is none.
-func withPort(s string, port int) string {
+// WithPort adds a port where there is none.
+func WithPort(s string, port int) string {
 	if _, err := netip.ParseAddr(s); err == nil || !strings.Contains(s, ":") {
 		return net.JoinHostPort(s, strconv.Itoa(port))
 	}
@@ -185,8 +185,8 @@ func withPort(s string, port int) string {
 	return s
 }
 
-// splitList reads a comma separated list, each element of which may be quoted.
-func splitList(s string) []string {
+// SplitList reads a comma separated list, each element of which may be quoted.
+func SplitList(s string) []string {
 	var out []string
 	for part := range strings.SplitSeq(s, ",") {
 		part = strings.TrimSpace(part)
@@ -209,8 +209,8 @@ func privateNetworks() []netip.Prefix {
 	return out
 }
 
-// parseNetwork reads an address, a network in CIDR notation, or the word private.
-func parseNetwork(s string) ([]netip.Prefix, error) {
+// ParseNetwork reads an address, a network in CIDR notation, or the word private.
+func ParseNetwork(s string) ([]netip.Prefix, error) {
 	if s == "private" {
 		return privateNetworks(), nil
 	}

@@ -1,0 +1,129 @@
+package schema
+
+import "slices"
+
+func postgresKeys() []key {
+	return slices.Concat([]key{
+		{Path: "postgresql", Kind: Section, Text: "The database of this node."},
+		{Path: "postgresql.listen", Kind: Listen, Def: "*:5432", Shown: "localhost,<address>:5432", Reload: ReloadRestart, Text: "Addresses and port of the server: a,b:port."},
+		{Path: "postgresql.connect_address", Kind: Address, Shown: "<address> and the port of listen", Reload: ReloadRestart, Text: "Where other members and clients reach the server."},
+		{Path: "postgresql.proxy_address", Kind: Address, Text: "Published as proxy_url: where a pooler in front of the server listens."},
+		{Path: "postgresql.data_dir", Kind: Path, Shown: "required", Reload: ReloadFixed, Text: "The data directory."},
+		{Path: "postgresql.config_dir", Kind: Path, Shown: "data_dir", Reload: ReloadRestart, Text: "Where the server's configuration files are."},
+		{Path: "postgresql.config_base_name", Kind: Text, Def: "postgresql", Reload: ReloadRestart, Text: "Name of the configuration file without .conf."},
+		{Path: "postgresql.custom_conf", Kind: Path, Reload: ReloadNow, Text: "File that is included in place of the base configuration."},
+		{Path: "postgresql.bin_dir", Kind: Path, Shown: "of the data directory's major version, else the newest found", Reload: ReloadRestart, Text: "Where the server programs are."},
+		{Path: "postgresql.bin_name", Kind: Settings, Reload: ReloadRestart, Text: "Other names of single programs: pg_ctl, initdb, pg_controldata, pg_basebackup, postgres, pg_isready, pg_rewind."},
+		{Path: "postgresql.run_as", Kind: Text, Shown: "postgres when started by root", Reload: ReloadRestart, Text: "Operating system user of the server."},
+		{Path: "postgresql.database", Kind: Text, Def: "postgres", Text: "Maintenance database."},
+		{Path: "postgresql.pgpass", Kind: Path, Text: "Password file that is written for PostgreSQL's tools."},
+		{Path: "postgresql.parameters", Kind: Settings, Text: "Server settings of this node; those that must be equal on all members come from the dynamic configuration only."},
+		{Path: "postgresql.pg_hba", Kind: Lines, Shown: "see the manual", Text: "All lines of pg_hba.conf."},
+		{Path: "postgresql.pg_ident", Kind: Lines, Text: "All lines of pg_ident.conf."},
+		{Path: "postgresql.use_unix_socket", Kind: Bool, Def: "false", Text: "Connect to the local server through its socket."},
+		{Path: "postgresql.use_unix_socket_repl", Kind: Bool, Def: "false", Text: "The same for replication connections."},
+		{Path: "postgresql.recovery_conf", Kind: Settings, Text: "Recovery settings of standbys."},
+		{Path: "postgresql.create_replica_methods", Kind: Texts, Def: "basebackup", Text: "How a copy is made, in the order of trying."},
+		{Path: "postgresql.create_replica_method", Kind: Texts, Text: "Older name of create_replica_methods."},
+		{Path: "postgresql.basebackup", Kind: Options, Text: "Options of pg_basebackup."},
+		{Path: "postgresql.rewind", Kind: Options, Text: "Options of pg_rewind."},
+		{Path: "postgresql.callbacks", Kind: Section, Text: "Programs that are run after a change."},
+		{Path: "postgresql.pre_promote", Kind: Text, Text: "Command that must succeed before a promotion."},
+		{Path: "postgresql.before_stop", Kind: Text, Text: "Command that is run before the server stops."},
+		{Path: "postgresql.pg_ctl_timeout", Kind: Duration, Def: "60", Text: "How long starting and stopping may take before it is reported."},
+		{Path: "postgresql.use_pg_rewind", Kind: Bool, Def: "false", Haven: "true", Text: "Bring a former primary back with pg_rewind."},
+		{Path: "postgresql.use_slots", Kind: Bool, Unused: true},
+		{Path: "postgresql.remove_data_directory_on_rewind_failure", Kind: Bool, Def: "false", Text: "Copy anew when pg_rewind fails."},
+		{Path: "postgresql.remove_data_directory_on_diverged_timelines", Kind: Bool, Def: "false", Text: "Copy anew when the timelines have diverged."},
+		{Path: "postgresql.krbsrvname", Kind: Text, Text: "Kerberos service name."},
+	}, roleVariants(), callbackKeys(), authKeys())
+}
+
+func roleVariants() []key {
+	var keys []key
+	for _, role := range []string{"primary", "replica", "standby_leader"} {
+		keys = append(keys,
+			key{Path: "postgresql.parameters_" + role, Kind: Settings, Text: "Laid over parameters while the member is a " + role + "."},
+			key{Path: "postgresql.pg_hba_" + role, Kind: Lines, Text: "Replaces pg_hba while the member is a " + role + "."},
+			key{Path: "postgresql.pg_ident_" + role, Kind: Lines, Text: "Replaces pg_ident while the member is a " + role + "."})
+	}
+	return keys
+}
+
+func callbackKeys() []key {
+	var keys []key
+	for _, on := range []string{"on_reload", "on_restart", "on_role_change", "on_start", "on_stop"} {
+		keys = append(keys, key{Path: "postgresql.callbacks." + on, Kind: Text, Text: "Command; it gets the action, the role and the scope."})
+	}
+	return keys
+}
+
+func authKeys() []key {
+	var keys []key
+	users := map[string]string{"superuser": "postgres", "replication": "replicator"}
+	for _, role := range []string{"superuser", "replication", "rewind"} {
+		p := "postgresql.authentication." + role + "."
+		keys = append(keys,
+			key{Path: p + "username", Kind: Text, Def: users[role], Text: "Name of the role."},
+			key{Path: p + "password", Kind: Secret, Shown: "required", Text: "Its password."},
+			key{Path: p + "sslpassword", Kind: Secret, Text: "Password of sslkey."})
+		for _, name := range []string{"sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir"} {
+			keys = append(keys, key{Path: p + name, Kind: Path, Text: "libpq's parameter of the same name."})
+		}
+		for _, name := range []string{"sslmode", "gssencmode", "channel_binding", "sslnegotiation"} {
+			keys = append(keys, key{Path: p + name, Kind: Text, Accept: libpqWords(name), Text: "libpq's parameter of the same name."})
+		}
+	}
+	return keys
+}
+
+// libpqWords are the words that libpq accepts (PostgreSQL manual, 34.1.2).
+func libpqWords(parameter string) []string {
+	switch parameter {
+	case "sslmode":
+		return []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+	case "sslnegotiation":
+		return []string{"postgres", "direct"}
+	}
+	return []string{"disable", "prefer", "require"}
+}
+
+func bootstrapKeys() []key {
+	return []key{
+		{Path: "bootstrap", Kind: Section, Shown: "{}", Text: "How a new cluster is made. A Patroni file without it never makes one."},
+		{Path: "bootstrap.dcs", Kind: Section, Text: "First content of the dynamic configuration."},
+		{Path: "bootstrap.method", Kind: Text, Def: "initdb", Text: "initdb, or the name of a section with a command."},
+		{Path: "bootstrap.initdb", Kind: Options, Shown: "[{encoding: UTF8}, data-checksums]", Text: "Options of initdb."},
+		{Path: "bootstrap.pg_hba", Kind: Lines, Text: "Lines appended to pg_hba.conf after initdb where postgresql.pg_hba is not given."},
+		{Path: "bootstrap.post_bootstrap", Kind: Text, Text: "Command that is run once on the new cluster with its connection string."},
+		{Path: "bootstrap.post_init", Kind: Text, Text: "Older name of post_bootstrap."},
+		{Path: "bootstrap.users", Kind: Free, Unused: true},
+		{Path: "bootstrap.databases", Kind: Sections, Shown: "[]", Text: "Roles and databases that are made once, before post_bootstrap."},
+		{Path: "bootstrap.databases[].name", Kind: Text, Shown: "required", Text: "Name of the database."},
+		{Path: "bootstrap.databases[].owner", Kind: Text, Shown: "name", Text: "Role that owns it."},
+		{Path: "bootstrap.databases[].password", Kind: Secret, Shown: "required", Text: "Password of that role."},
+	}
+}
+
+func restKeys() []key {
+	return []key{
+		{Path: "restapi", Kind: Section, Text: "Health checks and operations over HTTP."},
+		{Path: "restapi.listen", Kind: Address, Def: "*:8008", Reload: ReloadNow, Text: "Where it listens."},
+		{Path: "restapi.connect_address", Kind: Address, Shown: "<address> and the port of listen", Text: "Where others reach it."},
+		{Path: "restapi.authentication.username", Kind: Text, Text: "Name that changes ask for."},
+		{Path: "restapi.authentication.password", Kind: Secret, Text: "Password that changes ask for."},
+		{Path: "restapi.certfile", Kind: Path, Shown: "haven.tls.certfile", Text: "Certificate; with it the API speaks HTTPS."},
+		{Path: "restapi.keyfile", Kind: Path, Shown: "haven.tls.keyfile", Text: "Its key."},
+		{Path: "restapi.keyfile_password", Kind: Secret, Text: "Password of the key."},
+		{Path: "restapi.cafile", Kind: Path, Shown: "haven.tls.cafile", Text: "Authority of client certificates."},
+		{Path: "restapi.ciphers", Kind: Text, Text: "Permitted cipher suites, in OpenSSL's notation."},
+		{Path: "restapi.verify_client", Kind: Text, Def: "none", Accept: []string{"none", "optional", "required"}, Text: "Client certificates: none, optional (for changes) or required."},
+		{Path: "restapi.allowlist", Kind: Texts, Text: "Networks and hosts that may make changes."},
+		{Path: "restapi.allowlist_include_members", Kind: Bool, Def: "false", Text: "Members may too."},
+		{Path: "restapi.http_extra_headers", Kind: Settings, Text: "Headers added to each answer."},
+		{Path: "restapi.https_extra_headers", Kind: Settings, Text: "Headers added to each answer over TLS."},
+		{Path: "restapi.request_queue_size", Kind: Number, Def: "5", Min: 0, Max: 4096, Text: "Connections that wait to be accepted."},
+		{Path: "restapi.server_tokens", Kind: Text, Def: "original", Accept: []string{"original", "productonly", "minimal"}, Text: "How much the header Server tells."},
+		{Path: "restapi.thread_pool_size", Kind: Number, Unused: true},
+	}
+}

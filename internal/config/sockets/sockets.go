@@ -1,0 +1,101 @@
+package sockets
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// socket is a listening TCP socket of this host, of whichever process.
+type socket struct {
+	Addr  netip.AddrPort
+	Inode string
+}
+
+// FreePort is the first port above that nothing listens on; 6432 is the usual other port of a pooler.
+func FreePort(port int, sockets []socket) int {
+	candidate := port + 1
+	if port == 5000 || port == 5001 {
+		candidate = port - 5000 + 6432
+	}
+	for slices.ContainsFunc(sockets, func(s socket) bool { return int(s.Addr.Port()) == candidate }) {
+		candidate++
+	}
+	return candidate
+}
+
+// Listening reads the listening sockets from net/tcp and net/tcp6 (proc(5): state 0A, addresses in host byte order).
+func Listening(proc string) []socket {
+	var out []socket
+	for _, name := range []string{"net/tcp", "net/tcp6"} {
+		f, err := os.Open(filepath.Join(proc, name))
+		if err != nil {
+			continue
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			fields := strings.Fields(lines.Text())
+			if len(fields) < 10 || fields[3] != "0A" {
+				continue
+			}
+			if addr, ok := ProcAddress(fields[1]); ok {
+				out = append(out, socket{Addr: addr, Inode: fields[9]})
+			}
+		}
+		f.Close()
+	}
+	return out
+}
+
+func ProcAddress(s string) (netip.AddrPort, bool) {
+	host, port, ok := strings.Cut(s, ":")
+	raw, err := hex.DecodeString(host)
+	p, perr := strconv.ParseUint(port, 16, 16)
+	if !ok || err != nil || perr != nil || len(raw)%4 != 0 {
+		return netip.AddrPort{}, false
+	}
+	for i := 0; i < len(raw); i += 4 {
+		binary.BigEndian.PutUint32(raw[i:], binary.NativeEndian.Uint32(raw[i:]))
+	}
+	addr, ok := netip.AddrFromSlice(raw)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(p)), ok
+}
+
+// Holders are the processes that have a socket open, as far as they may be looked at.
+func Holders(proc, inode string) []int {
+	links, err := filepath.Glob(filepath.Join(proc, "[0-9]*/fd/*"))
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, link := range links {
+		target, err := os.Readlink(link)
+		if err != nil || target != "socket:["+inode+"]" {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(link))))
+		if err == nil && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+func HolderName(proc string, pids []int) string {
+	if len(pids) == 0 {
+		return "another user's process"
+	}
+	name, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pids[0]), "comm"))
+	if err != nil {
+		return fmt.Sprintf("pid %d", pids[0])
+	}
+	return fmt.Sprintf("pid %d (%s)", pids[0], strings.TrimSpace(string(name)))
+}
