@@ -36,9 +36,10 @@ NONE                                            < cluster, drill
 cluster                                         < bootclock
 
 # the configuration: how values are written, where they stand, what they mean
-NONE                                            < config/notation
+NONE                                            < config/notation, config/sockets, config/bindir
 config/notation                                 < config/tree
-config/notation, config/tree                    < config
+config/notation, config/tree                    < config/schema
+config/bindir, config/notation, config/schema, config/sockets, config/tree < config
 
 # the pure core
 cluster                                         < ha

@@ -2,9 +2,7 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -396,13 +394,6 @@ func need(t *testing.T, program string) string {
 		t.Skipf("%s is not installed: make test installs it", program)
 	}
 	return path
-}
-
-func decode(t *testing.T, b []byte, into any) {
-	t.Helper()
-	if err := json.Unmarshal(b, into); err != nil {
-		t.Fatalf("%v in %s", err, bytes.TrimSpace(b))
-	}
 }
 
 func contains(t *testing.T, text string, parts ...string) {

@@ -144,7 +144,8 @@ func (n *Node) startEtcd(ctx context.Context) error {
 	for _, m := range c.Etcd.Members {
 		o.Members = append(o.Members, etcd.ServerMember{Name: m.Name, Client: m.Client, Peer: m.Peer})
 	}
-	s, err := etcd.StartServer(ctx, o)
+	// The member serves until the agent has handed over; the teardown ends it, not the signal.
+	s, err := etcd.StartServer(context.WithoutCancel(ctx), o)
 	if err != nil {
 		return fmt.Errorf("embedded etcd: %w", err)
 	}

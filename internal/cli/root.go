@@ -76,7 +76,7 @@ sends connections to the right one.`,
   haven switchover               another member takes over, in an orderly way
   haven explain                  why the last change of leadership happened`,
 		SilenceErrors: true, SilenceUsage: true,
-		Args: func(cmd *cobra.Command, args []string) error { return unknownCommand(cmd, args) },
+		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return c.checkOptions()

@@ -168,6 +168,8 @@ bootstrap:
     - {name: demo, owner: demo, password_file: %s}
   dcs:
     ttl: 10
+    loop_wait: 2
+    retry_timeout: 4
     synchronous_mode: %s
     postgresql: {parameters: {max_connections: 100}}
 

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,10 @@ func Open(dir string, maxSize int64) (*Journal, error) {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	if n := len(files); n > 0 {
-		fmt.Sscanf(strings.TrimPrefix(files[n-1], filePrefix), "%d", &j.next)
+		number := strings.TrimSuffix(strings.TrimPrefix(files[n-1], filePrefix), fileSuffix)
+		if j.next, err = strconv.Atoi(number); err != nil {
+			return nil, fmt.Errorf("open journal: %s is not a file of ours: %w", files[n-1], err)
+		}
 	}
 	if err := j.rotate(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
