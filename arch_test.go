@@ -45,14 +45,16 @@ config/bindir, config/notation, config/schema, config/sockets, config/tree < con
 cluster                                         < ha
 
 # adapters: each to one thing of the world
-cluster                                         < dcs, postgres
+cluster                                         < dcs, postgres/wal
+NONE                                            < postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/session
+cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/session, postgres/wal < postgres
 bootclock, cluster, dcs                         < dcs/etcd, dcs/dcstest
-postgres                                        < postgres/pgtest
+postgres, postgres/programs                     < postgres/pgtest
 NONE                                            < journal
 config                                          < obs
 
 # services
-bootclock, cluster, config, dcs, ha, journal, postgres < agent
+bootclock, cluster, config, dcs, ha, journal, postgres, postgres/wal < agent
 bootclock, cluster, config, dcs, postgres       < proxy
 cluster, config, dcs, ha, postgres              < api
 

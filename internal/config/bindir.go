@@ -2,10 +2,8 @@ package config
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+
+	"github.com/havenha/haven/internal/config/bindir"
 )
 
 // FindBinDir is where the server programs are: bin_dir where it is given, else those of the data directory's own major
@@ -18,59 +16,6 @@ func (n *Node) FindBinDir() (dir string, major int, err error) {
 	if n.Postgres.BinDir != "" {
 		return n.Postgres.BinDir, 0, nil
 	}
-	return findBinDir("/", n.Postgres.DataDir, n.src.Env)
-}
-
-func findBinDir(root, dataDir string, env []string) (string, int, error) {
-	wanted := dataMajor(dataDir)
-	best, bestMajor := "", 0
-	for _, pattern := range []string{"usr/lib/postgresql/*/bin", "usr/pgsql-*/bin"} {
-		found, err := filepath.Glob(filepath.Join(root, pattern))
-		if err != nil {
-			continue
-		}
-		for _, dir := range found {
-			major, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(filepath.Dir(dir)), "pgsql-"))
-			if err != nil || !hasServer(dir) {
-				continue
-			}
-			if major == wanted {
-				return dir, major, nil
-			}
-			if major > bestMajor {
-				best, bestMajor = dir, major
-			}
-		}
-	}
-	if best != "" && wanted == 0 {
-		return best, bestMajor, nil
-	}
-	path, _ := lookup(env, "PATH")
-	for _, dir := range filepath.SplitList(path) {
-		if filepath.IsAbs(dir) && hasServer(dir) {
-			return dir, 0, nil
-		}
-	}
-	if wanted != 0 {
-		return "", 0, fmt.Errorf("find PostgreSQL: %s is a database of version %d, whose programs are not installed: install them (Debian: postgresql-%d), or set `postgresql.bin_dir`", dataDir, wanted, wanted)
-	}
-	return "", 0, fmt.Errorf("find PostgreSQL: no server programs in /usr/lib/postgresql, /usr/pgsql-* or PATH: install PostgreSQL (Debian: apt-get install postgresql), or set `postgresql.bin_dir`")
-}
-
-func hasServer(dir string) bool {
-	info, err := os.Stat(filepath.Join(dir, "postgres"))
-	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
-}
-
-// dataMajor is the major version of an existing database; 0 when there is none, or it cannot be read.
-func dataMajor(dir string) int {
-	content, err := os.ReadFile(filepath.Join(dir, "PG_VERSION"))
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(content)))
-	if err != nil {
-		return 0
-	}
-	return n
+	path, _ := lookup(n.src.Env, "PATH")
+	return bindir.Find("/", n.Postgres.DataDir, path)
 }

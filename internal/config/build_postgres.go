@@ -228,7 +228,7 @@ func (l *loader) bootstrap(n *Node) {
 	if l.format == Haven && l.given("bootstrap.initdb") == nil {
 		b.InitDB = []string{"--encoding=UTF8", "--data-checksums"}
 	}
-	b.DCS = l.given("bootstrap.dcs").Json()
+	b.DCS = l.given("bootstrap.dcs").JSON()
 	l.checkTiming(b)
 	l.customMethod(b)
 	l.databases(b)

@@ -11,9 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/havenha/haven/internal/config/schema"
-	"github.com/havenha/haven/internal/config/sockets"
 )
 
 // TestMain lets the test binary be the other process that holds a port.
@@ -77,18 +74,6 @@ postgresql:
 	}
 }
 
-func TestProcAddress(t *testing.T) {
-	for in, want := range map[string]string{"0100007F:1538": "127.0.0.1:5432", "00000000:1F48": "0.0.0.0:8008",
-		"00000000000000000000000001000000:0050": "[::1]:80", "0000000000000000FFFF00000100007F:0050": "127.0.0.1:80"} {
-		if got, ok := sockets.ProcAddress(in); !ok || got.String() != want {
-			t.Errorf("%s: %s %v, want %s", in, got, ok, want)
-		}
-	}
-	if _, ok := sockets.ProcAddress("nonsense"); ok {
-		t.Error("nonsense is an address")
-	}
-}
-
 func TestFindFileOrder(t *testing.T) {
 	root := t.TempDir()
 	find := func(explicit string, env ...string) string {
@@ -123,74 +108,12 @@ func TestFindFileOrder(t *testing.T) {
 	check(find("http://10.0.1.10:8008"), "http://10.0.1.10:8008")
 }
 
-func TestFindBinDirFollowsTheDataDirectory(t *testing.T) {
-	root := t.TempDir()
-	install := func(dir string) {
-		t.Helper()
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		save(t, filepath.Join(root, dir, "postgres"), "", 0o700)
-	}
-	data := filepath.Join(root, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := findBinDir(root, data, nil); err == nil {
-		t.Error("a server is found where none is installed")
-	}
-	for _, dir := range []string{"usr/lib/postgresql/9/bin", "usr/lib/postgresql/15/bin", "usr/lib/postgresql/16/bin", "usr/pgsql-17/bin", "opt/bin"} {
-		install(dir)
-	}
-	for version, want := range map[string]string{"": "/usr/pgsql-17/bin 17", "15": "/usr/lib/postgresql/15/bin 15", "13": "/opt/bin 0"} {
-		if version != "" {
-			save(t, filepath.Join(data, "PG_VERSION"), version+"\n", 0o600)
-		}
-		dir, major, err := findBinDir(root, data, []string{"PATH=/nowhere:" + root + "/opt/bin"})
-		if got := fmt.Sprint(strings.TrimPrefix(dir, root), " ", major); err != nil || got != want {
-			t.Errorf("data of version %q: %s %v, want %s", version, got, err, want)
-		}
-		_ = os.Remove(filepath.Join(data, "PG_VERSION"))
-	}
-	save(t, filepath.Join(data, "PG_VERSION"), "13\n", 0o600)
-	if _, _, err := findBinDir(root, data, nil); err == nil || !strings.Contains(err.Error(), "postgresql-13") {
-		t.Errorf("missing programs: %v", err)
-	}
-}
-
-func TestReferenceIsWholeAndItsDefaultsAreValid(t *testing.T) {
-	seen := map[string]bool{}
-	for _, k := range schema.Keys() {
-		if seen[k.Path] {
-			t.Errorf("%s stands twice in the table", k.Path)
-		}
-		seen[k.Path] = true
-		if k.Text == "" && !k.Unused && k.Absent == "" {
-			t.Errorf("%s is not documented", k.Path)
-		}
-		for _, def := range []string{k.Def, k.Haven} {
-			if def == "" {
-				continue
-			}
-			if err := k.Check(def); err != nil {
-				t.Errorf("default %q of %s: %v", def, k.Path, err)
-			}
-		}
-	}
+func TestReference(t *testing.T) {
 	var out strings.Builder
 	for _, d := range Reference() {
 		fmt.Fprintf(&out, "%s | %s | %s | %s | %s\n", d.Path, d.Kind, d.Default, d.PatroniDefault, d.Reload)
 	}
 	golden(t, "testdata/reference.golden", out.String())
-}
-
-func TestVariablesAllBelongToKeys(t *testing.T) {
-	s := schema.New()
-	for name, path := range schema.Variables() {
-		if k := s.Nearest(path); s.At(path) == nil && k.Kind != schema.Settings {
-			t.Errorf("%s belongs to %s, which is no key", name, path)
-		}
-	}
 }
 
 func TestVariablesOverrideTheFile(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/havenha/haven/internal/postgres/durable"
 )
 
 // MoveAside renames a data directory that holds something to <dir>.<time>.aside in the same parent, leaves an empty
@@ -45,7 +47,7 @@ func (i *Instance) MoveAside() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := removeFile(i.tornMarker()); err != nil {
+	if _, err := durable.Remove(i.tornMarker()); err != nil {
 		return to, fmt.Errorf("move the data directory aside: %w", err)
 	}
 	i.log.Warn("data directory moved aside", "from", i.opt.DataDir, "to", to)
@@ -98,5 +100,5 @@ func (i *Instance) setAside(dir, stamp string) (string, error) {
 			return to, fmt.Errorf("move %s aside: %w", dir, err)
 		}
 	}
-	return to, errors.Join(os.Chmod(dir, info.Mode().Perm()), syncDir(filepath.Dir(dir)))
+	return to, errors.Join(os.Chmod(dir, info.Mode().Perm()), durable.SyncDir(filepath.Dir(dir)))
 }

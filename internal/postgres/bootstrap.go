@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/havenha/haven/internal/postgres/session"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -31,7 +32,7 @@ func (i *Instance) PostBootstrap(ctx context.Context, b Bootstrap) error {
 	if err != nil {
 		return fmt.Errorf("post-bootstrap: %w", err)
 	}
-	defer closeConn(conn)
+	defer session.Close(conn)
 	if err := i.makeRoles(ctx, conn); err != nil {
 		return fmt.Errorf("post-bootstrap: %w", err)
 	}
@@ -78,8 +79,8 @@ func (i *Instance) makeRoles(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	for _, f := range []string{"pg_ls_dir(text, boolean, boolean)", "pg_stat_file(text, boolean)", "pg_read_binary_file(text)",
 		"pg_read_binary_file(text, bigint, bigint, boolean)"} {
-		sql := "GRANT EXECUTE ON FUNCTION pg_catalog." + f + " TO " + quoteIdent(rewind.Username)
-		if _, err := queryOn(ctx, conn, sql); err != nil {
+		sql := "GRANT EXECUTE ON FUNCTION pg_catalog." + f + " TO " + session.QuoteIdent(rewind.Username)
+		if _, err := session.Query(ctx, conn, sql); err != nil {
 			return fmt.Errorf("rewind role %s: %w", rewind.Username, err)
 		}
 	}
@@ -88,7 +89,7 @@ func (i *Instance) makeRoles(ctx context.Context, conn *pgconn.PgConn) error {
 
 // makeRole creates or alters a role. No error text of it can hold the password: the statement is not part of it.
 func makeRole(ctx context.Context, conn *pgconn.PgConn, c Credentials, options string) error {
-	rows, err := queryOn(ctx, conn, "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = "+quoteLiteral(c.Username))
+	rows, err := session.Query(ctx, conn, "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = "+session.QuoteLiteral(c.Username))
 	if err != nil {
 		return fmt.Errorf("role %s: %w", c.Username, err)
 	}
@@ -96,11 +97,11 @@ func makeRole(ctx context.Context, conn *pgconn.PgConn, c Credentials, options s
 	if len(rows) > 0 {
 		verb = "ALTER"
 	}
-	sql := verb + " ROLE " + quoteIdent(c.Username) + " WITH " + options
+	sql := verb + " ROLE " + session.QuoteIdent(c.Username) + " WITH " + options
 	if c.Password != "" {
-		sql += " PASSWORD " + quoteLiteral(c.Password)
+		sql += " PASSWORD " + session.QuoteLiteral(c.Password)
 	}
-	if _, err := queryOn(ctx, conn, sql); err != nil {
+	if _, err := session.Query(ctx, conn, sql); err != nil {
 		return fmt.Errorf("role %s: %w", c.Username, err)
 	}
 	return nil
@@ -108,7 +109,7 @@ func makeRole(ctx context.Context, conn *pgconn.PgConn, c Credentials, options s
 
 func makeDatabase(ctx context.Context, conn *pgconn.PgConn, d Database) error {
 	if d.Owner != "" {
-		rows, err := queryOn(ctx, conn, "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = "+quoteLiteral(d.Owner))
+		rows, err := session.Query(ctx, conn, "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = "+session.QuoteLiteral(d.Owner))
 		if err != nil {
 			return err
 		}
@@ -118,15 +119,15 @@ func makeDatabase(ctx context.Context, conn *pgconn.PgConn, d Database) error {
 			}
 		}
 	}
-	rows, err := queryOn(ctx, conn, "SELECT 1 FROM pg_catalog.pg_database WHERE datname = "+quoteLiteral(d.Name))
+	rows, err := session.Query(ctx, conn, "SELECT 1 FROM pg_catalog.pg_database WHERE datname = "+session.QuoteLiteral(d.Name))
 	if err != nil || len(rows) > 0 {
 		return err
 	}
-	sql := "CREATE DATABASE " + quoteIdent(d.Name)
+	sql := "CREATE DATABASE " + session.QuoteIdent(d.Name)
 	if d.Owner != "" {
-		sql += " OWNER " + quoteIdent(d.Owner)
+		sql += " OWNER " + session.QuoteIdent(d.Owner)
 	}
-	_, err = queryOn(ctx, conn, sql)
+	_, err = session.Query(ctx, conn, sql)
 	return err
 }
 

@@ -38,7 +38,7 @@ func TestConfigure(t *testing.T) {
 	o.Port = 5432
 	o.SocketDir = "/run/pg"
 	i := pgtest.New(t, o)
-	pgtest.Must(t, i.InitDB(pgtest.Context(t)))
+	pgtest.Init(t, i, o)
 	write := func(name, text string) {
 		pgtest.Must(t, os.WriteFile(filepath.Join(o.DataDir, name), []byte(text), 0o600))
 	}

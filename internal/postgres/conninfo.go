@@ -9,33 +9,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/havenha/haven/internal/postgres/session"
 	"github.com/jackc/pgx/v5/pgconn"
 )
-
-// keyword is one keyword=value of a libpq connection string.
-type keyword struct{ key, value string }
-
-// conninfo renders keywords as libpq reads them (PostgreSQL manual, "Keyword/Value Connection Strings"); empty values
-// are left out.
-func conninfo(words []keyword) string {
-	var parts []string
-	for _, w := range words {
-		if w.value == "" {
-			continue
-		}
-		v := w.value
-		if strings.ContainsAny(v, " '\\\t\n") {
-			v = "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(v) + "'"
-		}
-		parts = append(parts, w.key+"="+v)
-	}
-	return strings.Join(parts, " ")
-}
 
 // upstreamConninfo is the connection string by which PostgreSQL's own programs reach an upstream, in Patroni's order of
 // keywords. The password stays in the password file. addr, when not empty, spares them the name service.
 func (i *Instance) upstreamConninfo(up Upstream, c Credentials, addr string) string {
-	words := []keyword{
+	words := []session.Keyword{
 		{"dbname", i.opt.Database}, {"user", c.Username}, {"passfile", i.opt.PgPass},
 		{"host", up.Host}, {"hostaddr", addr}, {"port", up.Port},
 		{"sslmode", firstOf(c.SSLMode, "prefer")},
@@ -46,9 +27,9 @@ func (i *Instance) upstreamConninfo(up Upstream, c Credentials, addr string) str
 		{"channel_binding", firstOf(c.ChannelBinding, "prefer")},
 	}
 	if i.version >= 170000 {
-		words = append(words, keyword{"sslnegotiation", firstOf(c.SSLNegotiation, "postgres")})
+		words = append(words, session.Keyword{"sslnegotiation", firstOf(c.SSLNegotiation, "postgres")})
 	}
-	return conninfo(words)
+	return session.Conninfo(words)
 }
 
 // resolve gives the address of an upstream's host name, so that a receiver that is to end soon is not held up by a slow
@@ -87,18 +68,18 @@ func (i *Instance) writePgPass(up *Upstream) error {
 			b.WriteString(text)
 		}
 	}
-	hosts := []keyword{{i.localHost(), strconv.Itoa(i.opt.Port)}}
+	hosts := []session.Keyword{{i.localHost(), strconv.Itoa(i.opt.Port)}}
 	if strings.HasPrefix(i.localHost(), "/") {
-		hosts = append(hosts, keyword{"localhost", strconv.Itoa(i.opt.Port)})
+		hosts = append(hosts, session.Keyword{"localhost", strconv.Itoa(i.opt.Port)})
 	}
 	if up != nil {
 		for _, h := range strings.Split(up.Host, ",") {
-			hosts = append(hosts, keyword{h, firstOf(up.Port, "5432")})
+			hosts = append(hosts, session.Keyword{h, firstOf(up.Port, "5432")})
 		}
 	}
 	for _, h := range hosts {
 		for _, c := range []Credentials{i.opt.Superuser, i.opt.Replication, i.opt.Rewind} {
-			line(h.key, h.value, c)
+			line(h[0], h[1], c)
 		}
 	}
 	_, err := i.replaceFile(i.opt.PgPass, []byte(b.String()), 0o600)
@@ -131,13 +112,13 @@ func connConfig(host, port, database string, c Credentials, appName string) (*pg
 	if strings.HasPrefix(host, "/") {
 		sslmode = "disable"
 	}
-	words := []keyword{
+	words := []session.Keyword{
 		{"host", host}, {"port", firstOf(port, "5432")}, {"user", c.Username}, {"dbname", database},
 		{"passfile", "/nonexistent"}, {"sslmode", sslmode}, {"target_session_attrs", "any"},
 		{"sslcert", c.SSLCert}, {"sslkey", c.SSLKey}, {"sslpassword", c.SSLPassword}, {"sslrootcert", c.SSLRootCert},
 		{"sslnegotiation", c.SSLNegotiation}, {"application_name", appName}, {"connect_timeout", "3"},
 	}
-	cfg, err := pgconn.ParseConfig(conninfo(words))
+	cfg, err := pgconn.ParseConfig(session.Conninfo(words))
 	if err != nil {
 		return nil, fmt.Errorf("connection settings for %s@%s: %w", c.Username, net.JoinHostPort(host, port), err)
 	}
@@ -195,41 +176,6 @@ func (i *Instance) query(ctx context.Context, sql string) ([][]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeConn(conn)
-	return queryOn(ctx, conn, sql)
-}
-
-func queryOn(ctx context.Context, conn *pgconn.PgConn, sql string) ([][]string, error) {
-	results, err := conn.Exec(ctx, sql).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	var rows [][]string
-	for _, r := range results {
-		for _, row := range r.Rows {
-			text := make([]string, len(row))
-			for n, v := range row {
-				text[n] = string(v)
-			}
-			rows = append(rows, text)
-		}
-	}
-	return rows, nil
-}
-
-func closeConn(conn *pgconn.PgConn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx) // nothing depends on an orderly goodbye
-}
-
-func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
-
-// quoteLiteral quotes for standard_conforming_strings in either setting.
-func quoteLiteral(s string) string {
-	s = strings.ReplaceAll(s, "'", "''")
-	if strings.Contains(s, `\`) {
-		return " E'" + strings.ReplaceAll(s, `\`, `\\`) + "'"
-	}
-	return "'" + s + "'"
+	defer session.Close(conn)
+	return session.Query(ctx, conn, sql)
 }

@@ -2,142 +2,25 @@ package postgres
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
 	"strconv"
-	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 )
-
-// heartbeat keeps one session of the superuser open. A reader waits on it all the time, so that a server that crashes or
-// is stopped is noticed within milliseconds, without a query.
-type heartbeat struct {
-	turn chan struct{} // holds one token: whoever has it may use the session
-
-	mu     sync.Mutex
-	conn   *heartConn
-	closed bool
-	lost   error // why the last session ended
-}
-
-func (h *heartbeat) init() {
-	h.turn = make(chan struct{}, 1)
-	h.turn <- struct{}{}
-}
-
-// heartConn is one session: a reader goroutine assembles results, the holder of the turn sends queries.
-type heartConn struct {
-	net      net.Conn
-	frontend *pgproto3.Frontend
-	results  chan heartResult
-	lost     chan struct{} // closed when the session has ended
-	done     chan struct{} // closed when the reader goroutine has ended
-	err      error         // why; set before lost is closed
-}
-
-type heartResult struct {
-	rows [][]string
-	err  error
-}
 
 // Lost is closed when the present heartbeat session breaks: the server crashed, was stopped, or does not answer. Each
 // session has a channel of its own, so ask again after every Probe. Nil, which blocks for ever, while there is none.
-func (i *Instance) Lost() <-chan struct{} {
-	i.heart.mu.Lock()
-	defer i.heart.mu.Unlock()
-	if i.heart.conn == nil {
-		return nil
-	}
-	return i.heart.conn.lost
-}
+func (i *Instance) Lost() <-chan struct{} { return i.heart.Lost() }
 
 // LossReason is why the last heartbeat session ended, as the server told it (57P01: stopped by an administrator,
 // 57P02: another process crashed) or as the connection did; nil when none has ended.
-func (i *Instance) LossReason() error {
-	i.heart.mu.Lock()
-	defer i.heart.mu.Unlock()
-	if c := i.heart.conn; c != nil {
-		select {
-		case <-c.lost:
-			return c.err
-		default:
-		}
-	}
-	return i.heart.lost
-}
+func (i *Instance) LossReason() error { return i.heart.LossReason() }
 
-// heartQuery runs one statement on the heartbeat session, opening it if need be. It never blocks longer than ctx: a
-// session that has not answered by then is given up.
+// heartQuery runs one statement on the heartbeat session; see session.Heartbeat.
 func (i *Instance) heartQuery(ctx context.Context, sql string) ([][]string, error) {
-	h := &i.heart
-	select {
-	case <-h.turn:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { h.turn <- struct{}{} }()
-	conn, err := i.heartSession(ctx)
-	if err != nil {
-		return nil, err
-	}
-	// A peer that takes nothing must not hold us up either.
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(10 * time.Second)
-	}
-	_ = conn.net.SetWriteDeadline(deadline)
-	conn.frontend.SendQuery(&pgproto3.Query{String: sql})
-	if err := conn.frontend.Flush(); err != nil {
-		conn.end()
-		return nil, fmt.Errorf("heartbeat: %w", err)
-	}
-	select {
-	case r := <-conn.results:
-		return r.rows, r.err
-	case <-conn.lost:
-		return nil, fmt.Errorf("heartbeat: the connection ended: %w", conn.err)
-	case <-ctx.Done():
-		conn.end()
-		return nil, fmt.Errorf("heartbeat: no answer: %w", ctx.Err())
-	}
+	return i.heart.Query(ctx, sql)
 }
 
-// heartSession gives the open session, or opens one. The caller has the turn.
-func (i *Instance) heartSession(ctx context.Context) (*heartConn, error) {
-	h := &i.heart
-	h.mu.Lock()
-	conn, closed := h.conn, h.closed
-	h.mu.Unlock()
-	if closed {
-		return nil, errors.New("heartbeat: the instance is closed")
-	}
-	if conn != nil {
-		select {
-		case <-conn.lost:
-			<-conn.done
-		default:
-			return conn, nil
-		}
-	}
-	conn, err := i.openHeart(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("heartbeat: %w", err)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.conn != nil {
-		h.lost = h.conn.err
-	}
-	h.conn = conn
-	go conn.read()
-	return conn, nil
-}
-
-func (i *Instance) openHeart(ctx context.Context) (*heartConn, error) {
+func (i *Instance) heartConfig() (*pgconn.Config, error) {
 	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.opt.Superuser, "Haven heartbeat")
 	if err != nil {
 		return nil, err
@@ -145,80 +28,5 @@ func (i *Instance) openHeart(ctx context.Context) (*heartConn, error) {
 	cfg.RuntimeParams["statement_timeout"] = "2000"
 	cfg.RuntimeParams["search_path"] = "pg_catalog"
 	cfg.RuntimeParams["synchronous_commit"] = "local"
-	c, err := pgconn.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	hc, err := c.Hijack()
-	if err != nil {
-		return nil, err
-	}
-	_ = hc.Conn.SetDeadline(time.Time{})
-	return &heartConn{net: hc.Conn, frontend: hc.Frontend, results: make(chan heartResult, 1),
-		lost: make(chan struct{}), done: make(chan struct{})}, nil
-}
-
-// end breaks the session; the reader then ends by itself.
-func (c *heartConn) end() {
-	_ = c.net.Close()
-	<-c.lost
-}
-
-func (c *heartConn) read() {
-	defer close(c.done)
-	var res heartResult
-	var fatal error
-	for {
-		msg, err := c.frontend.Receive()
-		if err != nil {
-			c.err = err
-			if fatal != nil {
-				c.err = fatal
-			}
-			close(c.lost)
-			_ = c.net.Close()
-			return
-		}
-		switch m := msg.(type) {
-		case *pgproto3.DataRow:
-			row := make([]string, len(m.Values))
-			for n, v := range m.Values {
-				row[n] = string(v)
-			}
-			res.rows = append(res.rows, row)
-		case *pgproto3.ErrorResponse:
-			res.err = pgconn.ErrorResponseToPgError(m)
-			if m.Severity == "FATAL" || m.SeverityUnlocalized == "FATAL" {
-				fatal = res.err
-			}
-		case *pgproto3.NoticeResponse:
-			// The server announces a crash of another process by WARNING 57P02 before it ends the session.
-			if m.Code == "57P02" {
-				fatal = pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(m))
-			}
-		case *pgproto3.ReadyForQuery:
-			c.deliver(res)
-			res = heartResult{}
-		}
-	}
-}
-
-// deliver replaces a result that nobody took: its query was given up.
-func (c *heartConn) deliver(r heartResult) {
-	select {
-	case <-c.results:
-	default:
-	}
-	c.results <- r
-}
-
-func (h *heartbeat) close() {
-	h.mu.Lock()
-	conn := h.conn
-	h.closed = true
-	h.mu.Unlock()
-	if conn != nil {
-		conn.end()
-		<-conn.done
-	}
+	return cfg, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
+	"github.com/havenha/haven/internal/postgres/wal"
 )
 
 // forEachServer runs a test on every PostgreSQL at hand.
@@ -130,7 +131,7 @@ func checkDiverged(t *testing.T, a, b *postgres.Instance, bo postgres.Options) {
 	pgtest.Must(t, err)
 	localTL, end, err := a.LocalEnd()
 	pgtest.Must(t, err)
-	yes, why := postgres.Diverged(nil, localTL, end, disk.Control.Primary(), remote, tl)
+	yes, why := wal.Diverged(nil, localTL, end, disk.Control.Primary(), remote, tl)
 	if !yes || localTL != 1 || !strings.Contains(why, "local WAL goes on") {
 		t.Errorf("diverged %v (%s)", yes, why)
 	}
@@ -235,7 +236,7 @@ func TestCleanSwitchover(t *testing.T) {
 	pgtest.Must(t, err)
 	remote, err := a.TimelineHistory(ctx, pgtest.Upstream(bo, ""), tl)
 	pgtest.Must(t, err)
-	if yes, why := postgres.Diverged(nil, 1, end, true, remote, tl); yes {
+	if yes, why := wal.Diverged(nil, 1, end, true, remote, tl); yes {
 		t.Errorf("after a clean switchover the old primary counts as diverged: %s", why)
 	}
 	// The old primary follows without a rewind, and a stopped standby's WAL is read to its end on the new timeline.
@@ -309,7 +310,7 @@ func TestStandbyIsStartedWithThePrimarysLimits(t *testing.T) {
 	ao, bo := pgtest.Options(t, "a"), pgtest.Options(t, "b")
 	ctx := pgtest.Context(t)
 	a := pgtest.New(t, ao)
-	pgtest.Must(t, a.InitDB(ctx))
+	pgtest.Init(t, a, ao)
 	high := pgtest.Settings()
 	high.Controlled["max_connections"] = "43"
 	_, err := a.Configure(high, nil, false)

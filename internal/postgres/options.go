@@ -14,6 +14,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/havenha/haven/internal/postgres/programs"
+	"github.com/havenha/haven/internal/postgres/session"
 )
 
 // Account is the operating system's user as whom server programs run.
@@ -102,7 +105,7 @@ type Instance struct {
 	server *Server
 	exe    string // executable of the server last seen, as /proc names it
 
-	heart heartbeat
+	heart *session.Heartbeat
 }
 
 // New checks that the server's programs are there and reads their version.
@@ -116,17 +119,17 @@ func New(o Options) (*Instance, error) {
 	}
 	o.DataDir = dir
 	if o.BinDir == "" {
-		if o.BinDir, err = FindBinDir(0); err != nil {
+		if o.BinDir, err = programs.Find(0); err != nil {
 			return nil, err
 		}
 	}
-	version, err := binVersion(o.BinDir)
+	version, err := programs.Version(o.BinDir)
 	if err != nil {
 		return nil, err
 	}
 	fillDefaults(&o)
 	i := &Instance{opt: o, version: version, log: o.Log, addrs: map[string]string{}}
-	i.heart.init()
+	i.heart = session.NewHeartbeat(i.heartConfig)
 	return i, nil
 }
 
@@ -168,7 +171,7 @@ func (i *Instance) DataDir() string { return i.opt.DataDir }
 
 // Close ends what watches the server and the heartbeat connection, and waits for it. The server goes on.
 func (i *Instance) Close() {
-	i.heart.close()
+	i.heart.Close()
 	i.mu.Lock()
 	s := i.server
 	i.server = nil

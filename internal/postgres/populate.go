@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/havenha/haven/internal/postgres/durable"
 )
 
 // marker is the contents of haven.unfinished. Whatever stands in a directory that bears it was put there by us.
@@ -116,7 +116,7 @@ func (i *Instance) clearUnfinished(andDir bool) error {
 	if andDir {
 		return os.Remove(i.opt.DataDir)
 	}
-	return syncDir(i.opt.DataDir)
+	return durable.SyncDir(i.opt.DataDir)
 }
 
 func removeContents(dir, except string) error {
@@ -138,7 +138,7 @@ func removeContents(dir, except string) error {
 // moveUp makes the finished contents durable, moves them to their place and takes the marker away.
 func (i *Instance) moveUp(work string, m *marker) error {
 	for _, dir := range append([]string{work}, m.Tablespaces...) {
-		if err := syncTree(dir); err != nil {
+		if err := durable.SyncTree(dir); err != nil {
 			return fmt.Errorf("make %s durable: %w", dir, err)
 		}
 	}
@@ -156,19 +156,9 @@ func (i *Instance) moveUp(work string, m *marker) error {
 			return err
 		}
 	}
-	if err := errors.Join(os.Remove(work), syncDir(i.opt.DataDir)); err != nil {
+	if err := errors.Join(os.Remove(work), durable.SyncDir(i.opt.DataDir)); err != nil {
 		return err
 	}
-	_, err = removeFile(i.path(markerFile))
+	_, err = durable.Remove(i.path(markerFile))
 	return err
-}
-
-// syncTree writes the file system of dir to disk (syncfs(2), as PostgreSQL 17's sync-method=syncfs does): one call
-// instead of one for each of thousands of files. Kernels before 5.8 do not report write errors by it.
-func syncTree(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }

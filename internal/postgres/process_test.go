@@ -197,7 +197,7 @@ func TestAdopt(t *testing.T) {
 	o := pgtest.Options(t, "a")
 	a := pgtest.New(t, o)
 	ctx := pgtest.Context(t)
-	pgtest.Must(t, a.InitDB(ctx))
+	pgtest.Init(t, a, o)
 	_, err := a.Configure(pgtest.Settings(), nil, false)
 	pgtest.Must(t, err)
 	if s, err := a.Adopt(); s != nil || err != nil {
@@ -262,7 +262,7 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 	o := pgtest.Options(t, "a")
 	a := pgtest.New(t, o)
 	ctx := pgtest.Context(t)
-	pgtest.Must(t, a.InitDB(ctx))
+	pgtest.Init(t, a, o)
 	s := pgtest.Settings()
 	s.Parameters["shared_buffers"] = "lots"
 	_, err := a.Configure(s, nil, false)

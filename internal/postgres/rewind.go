@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/havenha/haven/internal/postgres/durable"
 )
 
 // tornMarker stands beside the data directory while pg_rewind works in it. (Inside, pg_rewind itself would remove it:
@@ -114,7 +116,7 @@ func (i *Instance) runRewind(ctx context.Context, up Upstream) error {
 	if err != nil {
 		return fmt.Errorf("mark the data directory as being rewound: %w", err)
 	}
-	if err := errors.Join(f.Sync(), f.Close(), syncDir(filepath.Dir(i.tornMarker()))); err != nil {
+	if err := errors.Join(f.Sync(), f.Close(), durable.SyncDir(filepath.Dir(i.tornMarker()))); err != nil {
 		return err
 	}
 	args := []string{"--target-pgdata=" + i.opt.DataDir, "--source-server=" + i.upstreamConninfo(up, i.opt.Rewind, "")}
@@ -124,7 +126,7 @@ func (i *Instance) runRewind(ctx context.Context, up Upstream) error {
 	if err != nil {
 		return err
 	}
-	if _, err := removeFile(i.tornMarker()); err != nil {
+	if _, err := durable.Remove(i.tornMarker()); err != nil {
 		return err
 	}
 	// Up to PostgreSQL 15 pg_rewind takes the upstream's timeline from its last checkpoint, and does nothing, with exit

@@ -4,7 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
+
+	"github.com/havenha/haven/internal/postgres/conf"
 )
 
 // Settings are what a reload may change; the caller makes them from the configuration, for the role at hand.
@@ -22,24 +23,6 @@ type Settings struct {
 	Recovery map[string]string
 }
 
-// controlledOrder is the order in which Patroni gives parameters on the command line.
-func controlledOrder() []string {
-	return []string{"wal_level", "hot_standby", "max_connections", "max_wal_senders", "max_prepared_transactions",
-		"max_locks_per_transaction", "track_commit_timestamp", "max_replication_slots", "max_worker_processes", "wal_log_hints"}
-}
-
-// recoveryParameters are the parameters that were once those of recovery.conf. A primary's files never hold them.
-func recoveryParameters() []string {
-	return []string{"archive_cleanup_command", "primary_conninfo", "primary_slot_name", "promote_trigger_file",
-		"recovery_end_command", "recovery_min_apply_delay", "recovery_target", "recovery_target_action",
-		"recovery_target_inclusive", "recovery_target_lsn", "recovery_target_name", "recovery_target_time",
-		"recovery_target_timeline", "recovery_target_xid", "restore_command"}
-}
-
-func isRecoveryParameter(name string) bool {
-	return slices.Contains(recoveryParameters(), strings.ToLower(name))
-}
-
 // arguments are the server's command line, in Patroni's order.
 func (i *Instance) arguments(s Settings, raised map[string]string) []string {
 	args := []string{"-D", i.opt.DataDir, "--config-file=" + i.path("postgresql.conf"),
@@ -49,7 +32,7 @@ func (i *Instance) arguments(s Settings, raised map[string]string) []string {
 		values = map[string]string{}
 	}
 	maps.Copy(values, raised)
-	names := controlledOrder()
+	names := conf.Order()
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/postgres/session"
 )
 
 const slotsSQL = `SELECT slot_name, slot_type, active, temporary, coalesce(restart_lsn::text, '') FROM pg_catalog.pg_replication_slots`
@@ -17,8 +18,8 @@ func (i *Instance) EnsureSlots(ctx context.Context, want []string, drop bool) er
 	if err != nil {
 		return fmt.Errorf("replication slots: %w", err)
 	}
-	defer closeConn(conn)
-	rows, err := queryOn(ctx, conn, slotsSQL)
+	defer session.Close(conn)
+	rows, err := session.Query(ctx, conn, slotsSQL)
 	if err != nil {
 		return fmt.Errorf("replication slots: list: %w", err)
 	}
@@ -27,7 +28,7 @@ func (i *Instance) EnsureSlots(ctx context.Context, want []string, drop bool) er
 		name, kind, active, temporary := r[0], r[1], r[2] == "t", r[3] == "t"
 		have[name] = true
 		if kind == "physical" && !temporary && !active && drop && !slices.Contains(want, name) {
-			if _, err := queryOn(ctx, conn, "SELECT pg_catalog.pg_drop_replication_slot("+quoteLiteral(name)+")"); err != nil {
+			if _, err := session.Query(ctx, conn, "SELECT pg_catalog.pg_drop_replication_slot("+session.QuoteLiteral(name)+")"); err != nil {
 				return fmt.Errorf("replication slots: drop %s: %w", name, err)
 			}
 			i.log.Info("replication slot dropped", "slot", name)
@@ -37,7 +38,7 @@ func (i *Instance) EnsureSlots(ctx context.Context, want []string, drop bool) er
 		if have[name] {
 			continue
 		}
-		if _, err := queryOn(ctx, conn, "SELECT pg_catalog.pg_create_physical_replication_slot("+quoteLiteral(name)+", true)"); err != nil {
+		if _, err := session.Query(ctx, conn, "SELECT pg_catalog.pg_create_physical_replication_slot("+session.QuoteLiteral(name)+", true)"); err != nil {
 			return fmt.Errorf("replication slots: create %s: %w", name, err)
 		}
 		i.log.Info("replication slot created", "slot", name)
@@ -52,8 +53,8 @@ func (i *Instance) AdvanceSlots(ctx context.Context, to map[string]cluster.LSN) 
 	if err != nil {
 		return fmt.Errorf("advance slots: %w", err)
 	}
-	defer closeConn(conn)
-	rows, err := queryOn(ctx, conn, slotsSQL)
+	defer session.Close(conn)
+	rows, err := session.Query(ctx, conn, slotsSQL)
 	if err != nil {
 		return fmt.Errorf("advance slots: list: %w", err)
 	}
@@ -63,8 +64,8 @@ func (i *Instance) AdvanceSlots(ctx context.Context, to map[string]cluster.LSN) 
 		if !wanted || err != nil || at >= target || r[1] != "physical" || r[2] == "t" {
 			continue
 		}
-		sql := "SELECT pg_catalog.pg_replication_slot_advance(" + quoteLiteral(r[0]) + ", " + quoteLiteral(target.String()) + ")"
-		if _, err := queryOn(ctx, conn, sql); err != nil {
+		sql := "SELECT pg_catalog.pg_replication_slot_advance(" + session.QuoteLiteral(r[0]) + ", " + session.QuoteLiteral(target.String()) + ")"
+		if _, err := session.Query(ctx, conn, sql); err != nil {
 			return fmt.Errorf("advance slot %s to %s: %w", r[0], target, err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/havenha/haven/internal/postgres/pidfile"
 )
 
 // Start starts the server in a session of its own, after Configure. It returns when the server accepts connections (a
@@ -96,11 +98,11 @@ func (i *Instance) launch(args []string) (server *Server, from int64, err error)
 // grandparent tells the server to disregard the pid in a stale lock file that has come to belong to somebody else
 // (PG_GRANDPARENT_PID, miscinit.c): after a boot, small numbers are used again.
 func (i *Instance) grandparent() []string {
-	f, err := i.readPidFile()
-	if err != nil || f.pid <= 1 || !exists(fmt.Sprintf("/proc/%d", f.pid)) || i.isPostmaster(f) {
+	f, err := pidfile.Read(i.opt.DataDir)
+	if err != nil || f.PID <= 1 || !exists(fmt.Sprintf("/proc/%d", f.PID)) || i.isPostmaster(f) {
 		return nil
 	}
-	return []string{fmt.Sprintf("PG_GRANDPARENT_PID=%d", f.pid)}
+	return []string{fmt.Sprintf("PG_GRANDPARENT_PID=%d", f.PID)}
 }
 
 func (i *Instance) openLog() (*os.File, error) {
@@ -144,7 +146,7 @@ func (i *Instance) awaitReady(ctx context.Context, s *Server, from int64) error 
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if f, err := i.readPidFile(); err == nil && f.pid == s.pid && (f.status == "ready" || f.status == "standby") {
+		if f, err := pidfile.Read(i.opt.DataDir); err == nil && f.PID == s.pid && (f.Status == "ready" || f.Status == "standby") {
 			return nil
 		}
 		select {
@@ -177,22 +179,22 @@ func (i *Instance) logTail(from int64) string {
 // Adopt begins to watch a server that runs already, from an earlier agent or from pg_ctl. It returns nil when none
 // does, and the same Server again when it is being watched.
 func (i *Instance) Adopt() (*Server, error) {
-	f, err := i.readPidFile()
+	f, err := pidfile.Read(i.opt.DataDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("adopt: %w", err)
 	}
-	if s := i.Server(); s != nil && s.pid == f.pid {
+	if s := i.Server(); s != nil && s.pid == f.PID {
 		return s, nil
 	}
 	if !i.isPostmaster(f) {
 		return nil, nil
 	}
-	s, err := newServer(f.pid, nil, f.start)
+	s, err := newServer(f.PID, nil, f.Start)
 	if err != nil {
-		if !exists(fmt.Sprintf("/proc/%d", f.pid)) {
+		if !exists(fmt.Sprintf("/proc/%d", f.PID)) {
 			return nil, nil
 		}
 		return nil, fmt.Errorf("adopt: %w", err)

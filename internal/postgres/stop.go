@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/havenha/haven/internal/postgres/pidfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -115,7 +116,7 @@ func (i *Instance) Kill(ctx context.Context) error {
 }
 
 func (i *Instance) killPostmaster() error {
-	f, err := i.readPidFile()
+	f, err := pidfile.Read(i.opt.DataDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -123,8 +124,8 @@ func (i *Instance) killPostmaster() error {
 	if err != nil || !i.isPostmaster(f) {
 		return nil
 	}
-	if err := i.killProcess(f.pid); err != nil {
-		return fmt.Errorf("process %d: %w", f.pid, err)
+	if err := i.killProcess(f.PID); err != nil {
+		return fmt.Errorf("process %d: %w", f.PID, err)
 	}
 	return nil
 }
@@ -171,7 +172,7 @@ func (i *Instance) awaitReaped(ctx context.Context, s *Server) error {
 func describeAlive(pids []int) string {
 	text := fmt.Sprintf("processes %v are still there", pids)
 	for _, pid := range pids {
-		if st, err := readProcStat(pid); err == nil && st.state == 'D' {
+		if st, err := pidfile.ReadStat(pid); err == nil && st.State == 'D' {
 			text += fmt.Sprintf("; process %d is in uninterruptible sleep (state D), most likely in a disk that does not answer", pid)
 		}
 	}

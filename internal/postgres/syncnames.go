@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/havenha/haven/internal/postgres/conf"
 )
 
 // SetSyncNames puts value into synchronous_standby_names: the file is rewritten, the server reloaded, and the setting
@@ -52,20 +54,9 @@ func (i *Instance) rewriteSyncNames(value string) error {
 	if err != nil {
 		return err
 	}
-	if !strings.HasPrefix(string(raw), anyHeader) {
+	if !strings.HasPrefix(string(raw), conf.AnyHeader) {
 		return fmt.Errorf("%s was not written by us; configure the instance first", i.path(confFile))
 	}
-	var b strings.Builder
-	done := false
-	for line := range strings.Lines(string(raw)) {
-		if strings.HasPrefix(line, "synchronous_standby_names = ") {
-			line, done = confLine("synchronous_standby_names", value), true
-		}
-		b.WriteString(line)
-	}
-	if !done {
-		b.WriteString(confLine("synchronous_standby_names", value))
-	}
-	_, err = i.replaceFile(i.path(confFile), []byte(b.String()), i.fileMode())
+	_, err = i.replaceFile(i.path(confFile), []byte(conf.WithSetting(string(raw), "synchronous_standby_names", value)), i.fileMode())
 	return err
 }

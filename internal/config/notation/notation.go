@@ -1,3 +1,5 @@
+// Package notation reads single values as they are written in configurations: booleans, durations, sizes, rates,
+// addresses, networks, lists. An error says what to write instead. It looks nothing up.
 package notation
 
 import (
@@ -101,6 +103,7 @@ func SplitAddress(s string) (host string, port int, err error) {
 	return host, port, CheckHost(host)
 }
 
+// ParsePort reads a port from 1 to 65535.
 func ParsePort(s string) (int, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil {

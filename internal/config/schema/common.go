@@ -2,8 +2,8 @@ package schema
 
 import "slices"
 
-func commonKeys() []key {
-	return slices.Concat(topKeys(), havenKeys(), []key{
+func commonKeys() []Key {
+	return slices.Concat(topKeys(), havenKeys(), []Key{
 		{Path: "tags", Kind: Free, Text: "Tags published with the member: nofailover, failover_priority, nosync, sync_priority, noloadbalance, clonefrom, replicatefrom, nostream, and any of your own."},
 		{Path: "ctl", Kind: Section, Text: "How commands talk to REST APIs."},
 		{Path: "ctl.authentication.username", Kind: Text, Shown: "restapi's", Text: "Name for REST APIs that ask for one."},
@@ -23,8 +23,8 @@ func commonKeys() []key {
 	}, logKeys(), foreignKeys())
 }
 
-func topKeys() []key {
-	return []key{
+func topKeys() []Key {
+	return []Key{
 		{Path: "scope", Kind: Text, Def: "main", Reload: ReloadFixed, Text: "Name of the cluster."},
 		{Path: "name", Kind: Text, Shown: "short host name", Reload: ReloadFixed, Text: "Name of this node, unique in the cluster."},
 		{Path: "namespace", Kind: Text, Def: "service", Reload: ReloadFixed, Text: "First part of every key in etcd."},
@@ -33,8 +33,8 @@ func topKeys() []key {
 	}
 }
 
-func havenKeys() []key {
-	return []key{
+func havenKeys() []Key {
+	return []Key{
 		{Path: "haven", Kind: Section, Text: "Marks the file as one in Haven format."},
 		{Path: "haven.format", Kind: Number, Shown: "required", Reload: ReloadRestart, Text: "Version of the format: 1."},
 		{Path: "haven.address", Kind: Host, Shown: "this node's host in etcd.members, else the host's only global address", Reload: ReloadRestart, Text: "Host part of every connect_address that is not given."},
@@ -49,8 +49,8 @@ func havenKeys() []key {
 	}
 }
 
-func logKeys() []key {
-	return []key{
+func logKeys() []Key {
+	return []Key{
 		{Path: "log", Kind: Section, Text: "What is logged, and how."},
 		{Path: "log.type", Kind: Text, Def: "plain", Accept: []string{"plain", "json"}, Text: "plain or json."},
 		{Path: "log.level", Kind: Text, Def: "INFO", Accept: []string{"debug", "info", "warn", "warning", "error", "fatal", "critical"}, Text: "Least severity that is logged."},
@@ -69,21 +69,21 @@ func logKeys() []key {
 }
 
 // foreignKeys are sections that are understood and not served.
-func foreignKeys() []key {
+func foreignKeys() []Key {
 	const onlyEtcd = "is not supported: Haven keeps its state in etcd only; use `etcd3` with `hosts` of an existing cluster, or `etcd: {embedded: true, members: …}`"
 	const role = "is a role that this version does not have yet: remove the section"
-	var keys []key
+	var keys []Key
 	for _, s := range []string{"consul", "zookeeper", "exhibitor", "kubernetes", "raft"} {
-		keys = append(keys, key{Path: s, Kind: Free, Absent: onlyEtcd})
+		keys = append(keys, Key{Path: s, Kind: Free, Absent: onlyEtcd})
 	}
 	for _, s := range []string{"vip", "ingress", "app", "redis", "backup", "citus"} {
-		keys = append(keys, key{Path: s, Kind: Free, Absent: role})
+		keys = append(keys, Key{Path: s, Kind: Free, Absent: role})
 	}
 	return keys
 }
 
-func etcdKeys() []key {
-	var keys []key
+func etcdKeys() []Key {
+	var keys []Key
 	for _, s := range []string{"etcd", "etcd3"} {
 		if s == "etcd" {
 			keys = append(keys, embeddedKeys()...)
@@ -94,7 +94,7 @@ func etcdKeys() []key {
 	return keys
 }
 
-func renamed(keys []key, from, to string) []key {
+func renamed(keys []Key, from, to string) []Key {
 	for i := range keys {
 		if k := &keys[i]; k.Path+"." == from {
 			k.Path = to[:len(to)-1]
@@ -105,8 +105,8 @@ func renamed(keys []key, from, to string) []key {
 	return keys
 }
 
-func embeddedKeys() []key {
-	return []key{
+func embeddedKeys() []Key {
+	return []Key{
 		{Path: "etcd", Kind: Section, Text: "The consensus store: embedded, or an existing etcd cluster. `etcd3` means the same."},
 		{Path: "etcd.embedded", Kind: Bool, Def: "false", Reload: ReloadFixed, Text: "Run an etcd member in this process."},
 		{Path: "etcd.members", Kind: Section, Reload: ReloadRestart, Text: "Name to host, or to {client, peer}; the same on every node. One, three or five."},

@@ -1,9 +1,9 @@
 package schema
 
 // dynamicKeys are the keys of the dynamic configuration, as they stand below bootstrap.dcs.
-func dynamicKeys() []key {
+func dynamicKeys() []Key {
 	const d = "bootstrap.dcs."
-	return []key{
+	return []Key{
 		{Path: d + "ttl", Kind: Duration, Def: "30", Text: "Leader lease; at least 20s, or 5s while every member is Haven."},
 		{Path: d + "loop_wait", Kind: Duration, Def: "10", Text: "Longest time between two rounds."},
 		{Path: d + "retry_timeout", Kind: Duration, Def: "10", Text: "How long operations on etcd and PostgreSQL are tried."},

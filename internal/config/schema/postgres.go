@@ -2,8 +2,8 @@ package schema
 
 import "slices"
 
-func postgresKeys() []key {
-	return slices.Concat([]key{
+func postgresKeys() []Key {
+	return slices.Concat([]Key{
 		{Path: "postgresql", Kind: Section, Text: "The database of this node."},
 		{Path: "postgresql.listen", Kind: Listen, Def: "*:5432", Shown: "localhost,<address>:5432", Reload: ReloadRestart, Text: "Addresses and port of the server: a,b:port."},
 		{Path: "postgresql.connect_address", Kind: Address, Shown: "<address> and the port of listen", Reload: ReloadRestart, Text: "Where other members and clients reach the server."},
@@ -39,39 +39,39 @@ func postgresKeys() []key {
 	}, roleVariants(), callbackKeys(), authKeys())
 }
 
-func roleVariants() []key {
-	var keys []key
+func roleVariants() []Key {
+	var keys []Key
 	for _, role := range []string{"primary", "replica", "standby_leader"} {
 		keys = append(keys,
-			key{Path: "postgresql.parameters_" + role, Kind: Settings, Text: "Laid over parameters while the member is a " + role + "."},
-			key{Path: "postgresql.pg_hba_" + role, Kind: Lines, Text: "Replaces pg_hba while the member is a " + role + "."},
-			key{Path: "postgresql.pg_ident_" + role, Kind: Lines, Text: "Replaces pg_ident while the member is a " + role + "."})
+			Key{Path: "postgresql.parameters_" + role, Kind: Settings, Text: "Laid over parameters while the member is a " + role + "."},
+			Key{Path: "postgresql.pg_hba_" + role, Kind: Lines, Text: "Replaces pg_hba while the member is a " + role + "."},
+			Key{Path: "postgresql.pg_ident_" + role, Kind: Lines, Text: "Replaces pg_ident while the member is a " + role + "."})
 	}
 	return keys
 }
 
-func callbackKeys() []key {
-	var keys []key
+func callbackKeys() []Key {
+	var keys []Key
 	for _, on := range []string{"on_reload", "on_restart", "on_role_change", "on_start", "on_stop"} {
-		keys = append(keys, key{Path: "postgresql.callbacks." + on, Kind: Text, Text: "Command; it gets the action, the role and the scope."})
+		keys = append(keys, Key{Path: "postgresql.callbacks." + on, Kind: Text, Text: "Command; it gets the action, the role and the scope."})
 	}
 	return keys
 }
 
-func authKeys() []key {
-	var keys []key
+func authKeys() []Key {
+	var keys []Key
 	users := map[string]string{"superuser": "postgres", "replication": "replicator"}
 	for _, role := range []string{"superuser", "replication", "rewind"} {
 		p := "postgresql.authentication." + role + "."
 		keys = append(keys,
-			key{Path: p + "username", Kind: Text, Def: users[role], Text: "Name of the role."},
-			key{Path: p + "password", Kind: Secret, Shown: "required", Text: "Its password."},
-			key{Path: p + "sslpassword", Kind: Secret, Text: "Password of sslkey."})
+			Key{Path: p + "username", Kind: Text, Def: users[role], Text: "Name of the role."},
+			Key{Path: p + "password", Kind: Secret, Shown: "required", Text: "Its password."},
+			Key{Path: p + "sslpassword", Kind: Secret, Text: "Password of sslkey."})
 		for _, name := range []string{"sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir"} {
-			keys = append(keys, key{Path: p + name, Kind: Path, Text: "libpq's parameter of the same name."})
+			keys = append(keys, Key{Path: p + name, Kind: Path, Text: "libpq's parameter of the same name."})
 		}
 		for _, name := range []string{"sslmode", "gssencmode", "channel_binding", "sslnegotiation"} {
-			keys = append(keys, key{Path: p + name, Kind: Text, Accept: libpqWords(name), Text: "libpq's parameter of the same name."})
+			keys = append(keys, Key{Path: p + name, Kind: Text, Accept: libpqWords(name), Text: "libpq's parameter of the same name."})
 		}
 	}
 	return keys
@@ -88,8 +88,8 @@ func libpqWords(parameter string) []string {
 	return []string{"disable", "prefer", "require"}
 }
 
-func bootstrapKeys() []key {
-	return []key{
+func bootstrapKeys() []Key {
+	return []Key{
 		{Path: "bootstrap", Kind: Section, Shown: "{}", Text: "How a new cluster is made. A Patroni file without it never makes one."},
 		{Path: "bootstrap.dcs", Kind: Section, Text: "First content of the dynamic configuration."},
 		{Path: "bootstrap.method", Kind: Text, Def: "initdb", Text: "initdb, or the name of a section with a command."},
@@ -105,8 +105,8 @@ func bootstrapKeys() []key {
 	}
 }
 
-func restKeys() []key {
-	return []key{
+func restKeys() []Key {
+	return []Key{
 		{Path: "restapi", Kind: Section, Text: "Health checks and operations over HTTP."},
 		{Path: "restapi.listen", Kind: Address, Def: "*:8008", Reload: ReloadNow, Text: "Where it listens."},
 		{Path: "restapi.connect_address", Kind: Address, Shown: "<address> and the port of listen", Text: "Where others reach it."},

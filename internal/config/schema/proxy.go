@@ -1,8 +1,8 @@
 package schema
 
-func proxyKeys() []key {
+func proxyKeys() []Key {
 	const pooled = "belongs to the pooled modes, which this version does not have: remove it; connections are passed through as they are (mode tcp)"
-	keys := []key{
+	keys := []Key{
 		{Path: "proxy", Kind: Section, Text: "Ports that lead to the primary and to the replicas."},
 		{Path: "proxy.address", Kind: Host, Def: "*", Reload: ReloadRestart, Text: "Host part of the default listeners."},
 		{Path: "proxy.listeners", Kind: Sections, Shown: "5000 to the primary, 5001 to replicas", Text: "The ports; given, it replaces the default."},
@@ -18,17 +18,17 @@ func proxyKeys() []key {
 	}
 	for _, p := range []string{"proxy.", "proxy.listeners[]."} {
 		keys = append(keys,
-			key{Path: p + "mode", Kind: Text, Def: "tcp", Accept: []string{"tcp", "session", "transaction", "statement", "split"}, Text: "tcp."},
-			key{Path: p + "hold_timeout", Kind: Duration, Def: "30s", Text: "How long a connection waits for a writable primary."},
-			key{Path: p + "max_lag", Kind: Size, Def: "16MB", Text: "Replicas further behind get no new sessions."},
-			key{Path: p + "fallback", Kind: Text, Def: "primary", Accept: []string{"primary", "none"}, Text: "Of target replica, when there is no replica."},
-			key{Path: p + "admit", Kind: Rate, Def: "200", Text: "New connections a second to one server after a change of leader."},
-			key{Path: p + "connect_timeout", Kind: Duration, Def: "5s", Text: "For connecting to a server."},
-			key{Path: p + "idle_timeout", Kind: Duration, Def: "off", Text: "A session without traffic for so long is closed."},
-			key{Path: p + "pool", Kind: Free, Absent: pooled})
+			Key{Path: p + "mode", Kind: Text, Def: "tcp", Accept: []string{"tcp", "session", "transaction", "statement", "split"}, Text: "tcp."},
+			Key{Path: p + "hold_timeout", Kind: Duration, Def: "30s", Text: "How long a connection waits for a writable primary."},
+			Key{Path: p + "max_lag", Kind: Size, Def: "16MB", Text: "Replicas further behind get no new sessions."},
+			Key{Path: p + "fallback", Kind: Text, Def: "primary", Accept: []string{"primary", "none"}, Text: "Of target replica, when there is no replica."},
+			Key{Path: p + "admit", Kind: Rate, Def: "200", Text: "New connections a second to one server after a change of leader."},
+			Key{Path: p + "connect_timeout", Kind: Duration, Def: "5s", Text: "For connecting to a server."},
+			Key{Path: p + "idle_timeout", Kind: Duration, Def: "off", Text: "A session without traffic for so long is closed."},
+			Key{Path: p + "pool", Kind: Free, Absent: pooled})
 	}
 	for _, s := range []string{"auth_query", "auth_file", "auth_type", "databases", "users", "tls"} {
-		keys = append(keys, key{Path: "proxy." + s, Kind: Free, Absent: pooled})
+		keys = append(keys, Key{Path: "proxy." + s, Kind: Free, Absent: pooled})
 	}
 	return keys
 }

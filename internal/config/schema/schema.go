@@ -21,43 +21,44 @@ const (
 	ReloadFixed   ReloadClass = "-"
 )
 
-type kind string
+// Kind is what a key takes.
+type Kind string
 
 // The kinds of values; the words appear in faults and in the reference.
 const (
-	Section   kind = "section"
-	Text      kind = "text"
-	Secret    kind = "secret"
-	Path      kind = "path"
-	Number    kind = "number"
-	Bool      kind = "boolean"
-	Duration  kind = "duration"
-	Size      kind = "size"
-	Rate      kind = "rate"
-	Address   kind = "address"
-	Listen    kind = "listen address"
-	Host      kind = "host"
-	Network   kind = "network"
-	Texts     kind = "list of texts"     // or one text with commas
-	Networks  kind = "list of networks"  // or one text with commas
-	Endpoints kind = "list of endpoints" // or one text with commas
-	Lines     kind = "list of lines"     // or one text with line breaks
-	Options   kind = "options"           // list of texts and single pairs, or a mapping
-	Sections  kind = "list of sections"
-	Settings  kind = "mapping of settings" // name → scalar
-	Free      kind = "anything"
+	Section   Kind = "section"
+	Text      Kind = "text"
+	Secret    Kind = "secret"
+	Path      Kind = "path"
+	Number    Kind = "number"
+	Bool      Kind = "boolean"
+	Duration  Kind = "duration"
+	Size      Kind = "size"
+	Rate      Kind = "rate"
+	Address   Kind = "address"
+	Listen    Kind = "listen address"
+	Host      Kind = "host"
+	Network   Kind = "network"
+	Texts     Kind = "list of texts"     // or one text with commas
+	Networks  Kind = "list of networks"  // or one text with commas
+	Endpoints Kind = "list of endpoints" // or one text with commas
+	Lines     Kind = "list of lines"     // or one text with line breaks
+	Options   Kind = "options"           // list of texts and single pairs, or a mapping
+	Sections  Kind = "list of sections"
+	Settings  Kind = "mapping of settings" // name → scalar
+	Free      Kind = "anything"
 )
 
-// key is one row of the table of keys: the one source of what is known, checked, defaulted and documented.
-type key struct {
+// Key is one row of the table of keys: the one source of what is known, checked, defaulted and documented.
+type Key struct {
 	Path   string // [] stands for the elements of a list, * for any name
-	Kind   kind
+	Kind   Kind
 	Def    string // default, where one text says it
 	Haven  string // default in Haven format, where it differs
 	Shown  string // default as the reference tells it, where it is derived
 	Reload ReloadClass
 	Accept []string // the words that are accepted
-	Min    int64    // of numbers; checked where max is set
+	Min    int64    // of numbers; checked where Max is set
 	Max    int64
 	Unused bool   // Patroni's, accepted and without effect here
 	Absent string // not in this version: what to say
@@ -65,7 +66,7 @@ type key struct {
 }
 
 // DefaultIn is the default in one of the formats.
-func (k *key) DefaultIn(haven bool) string {
+func (k *Key) DefaultIn(haven bool) string {
 	if haven && k.Haven != "" {
 		return k.Haven
 	}
@@ -74,13 +75,14 @@ func (k *key) DefaultIn(haven bool) string {
 
 // Table is the table as a tree.
 type Table struct {
-	Key      key
+	Key      Key
 	children map[string]*Table
 	names    []string // of children, in the order of the table
 }
 
+// New makes the tree of the whole table.
 func New() *Table {
-	root := &Table{Key: key{Kind: Section}}
+	root := &Table{Key: Key{Kind: Section}}
 	for _, k := range Keys() {
 		root.insert(k)
 	}
@@ -93,11 +95,12 @@ func New() *Table {
 	return root
 }
 
-func Keys() []key {
+// Keys is the table, in the order of the sections.
+func Keys() []Key {
 	return slices.Concat(commonKeys(), etcdKeys(), postgresKeys(), bootstrapKeys(), dynamicKeys(), restKeys(), proxyKeys())
 }
 
-func (s *Table) insert(k key) {
+func (s *Table) insert(k Key) {
 	if k.Reload == "" {
 		k.Reload = ReloadNow
 	}
@@ -107,7 +110,7 @@ func (s *Table) insert(k key) {
 	}
 	at.Key = k
 	if k.Kind == Secret {
-		file := key{Path: k.Path + "_file", Kind: Path, Reload: k.Reload, Text: "File that holds it; not readable by all."}
+		file := Key{Path: k.Path + "_file", Kind: Path, Reload: k.Reload, Text: "File that holds it; not readable by all."}
 		s.insert(file)
 	}
 }
@@ -116,7 +119,7 @@ func (s *Table) child(name string) *Table {
 	if c := s.children[name]; c != nil {
 		return c
 	}
-	c := &Table{Key: key{Kind: Section, Reload: ReloadNow}}
+	c := &Table{Key: Key{Kind: Section, Reload: ReloadNow}}
 	s.share(name, c)
 	return c
 }
@@ -166,21 +169,21 @@ func (s *Table) next(name string) *Table {
 }
 
 // Nearest is the row of the longest known part of a path: a parameter belongs to parameters.
-func (s *Table) Nearest(path string) key {
+func (s *Table) Nearest(path string) Key {
 	for {
 		if found := s.At(path); found != nil {
 			return found.Key
 		}
 		dir, _, nested := tree.CutLast(path)
 		if !nested {
-			return key{Reload: ReloadRestart}
+			return Key{Reload: ReloadRestart}
 		}
 		path = dir
 	}
 }
 
 // Check judges a scalar; the error says what to write instead.
-func (k *key) Check(v string) error {
+func (k *Key) Check(v string) error {
 	var err error
 	switch k.Kind {
 	case Bool:
@@ -221,7 +224,7 @@ func (k *key) Check(v string) error {
 	return err
 }
 
-func (k *key) checkNumber(v string) error {
+func (k *Key) checkNumber(v string) error {
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil {
 		return fmt.Errorf("write a whole number")
@@ -232,6 +235,7 @@ func (k *key) checkNumber(v string) error {
 	return nil
 }
 
+// Enumerate lists words as a sentence does.
 func Enumerate(words []string) string {
 	if len(words) == 1 {
 		return words[0]

@@ -20,6 +20,7 @@ type Walker struct {
 	Methods []string // names of sections that describe custom methods
 }
 
+// Walk compares the value at a path with its row; values below it too.
 func (w *Walker) Walk(path string, v *tree.Value, s *Table) {
 	if v.Shape == tree.Null {
 		return
@@ -155,6 +156,7 @@ func (w *Walker) scalar(path string, v *tree.Value, s *Table) {
 	}
 }
 
+// Described says what a value is, for a sentence.
 func Described(v *tree.Value) string {
 	switch v.Shape {
 	case tree.List:

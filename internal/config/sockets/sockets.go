@@ -1,3 +1,5 @@
+// Package sockets tells from /proc which TCP ports of this host are listened on, and by which processes, as far as the
+// system shows that to this user. What cannot be read is left out.
 package sockets
 
 import (
@@ -13,27 +15,15 @@ import (
 	"strings"
 )
 
-// socket is a listening TCP socket of this host, of whichever process.
-type socket struct {
+// Socket is a listening TCP socket of this host, of whichever process.
+type Socket struct {
 	Addr  netip.AddrPort
 	Inode string
 }
 
-// FreePort is the first port above that nothing listens on; 6432 is the usual other port of a pooler.
-func FreePort(port int, sockets []socket) int {
-	candidate := port + 1
-	if port == 5000 || port == 5001 {
-		candidate = port - 5000 + 6432
-	}
-	for slices.ContainsFunc(sockets, func(s socket) bool { return int(s.Addr.Port()) == candidate }) {
-		candidate++
-	}
-	return candidate
-}
-
 // Listening reads the listening sockets from net/tcp and net/tcp6 (proc(5): state 0A, addresses in host byte order).
-func Listening(proc string) []socket {
-	var out []socket
+func Listening(proc string) []Socket {
+	var out []Socket
 	for _, name := range []string{"net/tcp", "net/tcp6"} {
 		f, err := os.Open(filepath.Join(proc, name))
 		if err != nil {
@@ -45,8 +35,8 @@ func Listening(proc string) []socket {
 			if len(fields) < 10 || fields[3] != "0A" {
 				continue
 			}
-			if addr, ok := ProcAddress(fields[1]); ok {
-				out = append(out, socket{Addr: addr, Inode: fields[9]})
+			if addr, ok := procAddress(fields[1]); ok {
+				out = append(out, Socket{Addr: addr, Inode: fields[9]})
 			}
 		}
 		f.Close()
@@ -54,7 +44,7 @@ func Listening(proc string) []socket {
 	return out
 }
 
-func ProcAddress(s string) (netip.AddrPort, bool) {
+func procAddress(s string) (netip.AddrPort, bool) {
 	host, port, ok := strings.Cut(s, ":")
 	raw, err := hex.DecodeString(host)
 	p, perr := strconv.ParseUint(port, 16, 16)
@@ -89,6 +79,7 @@ func Holders(proc, inode string) []int {
 	return pids
 }
 
+// HolderName names the first of the processes, as a sentence does.
 func HolderName(proc string, pids []int) string {
 	if len(pids) == 0 {
 		return "another user's process"
@@ -98,4 +89,16 @@ func HolderName(proc string, pids []int) string {
 		return fmt.Sprintf("pid %d", pids[0])
 	}
 	return fmt.Sprintf("pid %d (%s)", pids[0], strings.TrimSpace(string(name)))
+}
+
+// FreePort is the first port above that nothing listens on; 6432 is the usual other port of a pooler.
+func FreePort(port int, sockets []Socket) int {
+	candidate := port + 1
+	if port == 5000 || port == 5001 {
+		candidate = port - 5000 + 6432
+	}
+	for slices.ContainsFunc(sockets, func(s Socket) bool { return int(s.Addr.Port()) == candidate }) {
+		candidate++
+	}
+	return candidate
 }

@@ -51,8 +51,8 @@ func (v *Value) Any() any {
 	return v.Text
 }
 
-// Json renders a mapping, without its nulls, as the store holds it; {} for nothing.
-func (v *Value) Json() json.RawMessage {
+// JSON renders a mapping, without its nulls, as the store holds it; {} for nothing.
+func (v *Value) JSON() json.RawMessage {
 	if v == nil || v.Shape != Mapping {
 		return json.RawMessage("{}")
 	}
@@ -63,6 +63,7 @@ func (v *Value) Json() json.RawMessage {
 	return out
 }
 
+// Encode renders JSON on one line, without escapes for HTML.
 func Encode(v any) (json.RawMessage, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -73,6 +74,7 @@ func Encode(v any) (json.RawMessage, error) {
 	return bytes.TrimSpace(b.Bytes()), nil
 }
 
+// WithoutNulls takes the nulls out of a mapping, at every depth.
 func WithoutNulls(v any) any {
 	m, ok := v.(map[string]any)
 	if !ok {

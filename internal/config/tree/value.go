@@ -9,13 +9,14 @@ import (
 	"github.com/havenha/haven/internal/config/notation"
 )
 
-// Place is where a value was written: in a file, or (note) in a variable, by default, by derivation.
+// Place is where a value was written: in a file, or (Note) in a variable, by default, by derivation.
 type Place struct {
 	File         string
 	Line, Column int
 	Note         string
 }
 
+// String is file:line, or the note.
 func (p Place) String() string {
 	if p.File == "" {
 		return p.Note
@@ -31,10 +32,12 @@ func (p Place) Written() bool {
 	return p.File != "" || strings.HasPrefix(p.Note, "PATRONI_") || strings.HasPrefix(p.Note, "--")
 }
 
-type shape int
+// Shape is what a value is made of.
+type Shape int
 
+// The shapes.
 const (
-	Null shape = iota
+	Null Shape = iota
 	Scalar
 	List
 	Mapping
@@ -42,7 +45,7 @@ const (
 
 // Value is a YAML value that remembers its place. Scalars keep their text, so that 0700 stays 0700.
 type Value struct {
-	Shape  shape
+	Shape  Shape
 	Text   string
 	Quoted bool // a quoted scalar is a string, whatever it looks like
 	Empty  bool // a null for which nothing at all was written
@@ -51,12 +54,14 @@ type Value struct {
 	At     Place
 }
 
+// Field is one key of a mapping, with the place of the key itself.
 type Field struct {
 	Name  string
 	At    Place
 	Value *Value
 }
 
+// Text is a scalar that nobody wrote; note says where it comes from.
 func Text(s, note string) *Value { return &Value{Shape: Scalar, Text: s, At: Place{Note: note}} }
 
 // Field returns the value of that name, and nil where there is none.
@@ -67,6 +72,7 @@ func (v *Value) Field(name string) *Value {
 	return nil
 }
 
+// Entry returns the field of that name, and nil where there is none; v may be nil.
 func (v *Value) Entry(name string) *Field {
 	if v == nil {
 		return nil
@@ -79,6 +85,7 @@ func (v *Value) Entry(name string) *Field {
 	return nil
 }
 
+// Put sets a field of a mapping.
 func (v *Value) Put(name string, child *Value) {
 	if f := v.Entry(name); f != nil {
 		f.Value, f.At = child, child.At
@@ -88,6 +95,7 @@ func (v *Value) Put(name string, child *Value) {
 	v.Fields = append(v.Fields, Field{Name: name, At: child.At, Value: child})
 }
 
+// Drop removes a field.
 func (v *Value) Drop(name string) {
 	v.Fields = slices.DeleteFunc(v.Fields, func(f Field) bool { return f.Name == name })
 }
@@ -110,6 +118,7 @@ func (v *Value) Find(path string) *Value {
 	return v
 }
 
+// CutIndex takes a step of a path such as listeners[0] apart.
 func CutIndex(step string) (name string, index int, ok bool) {
 	name, rest, ok := strings.Cut(step, "[")
 	if !ok {
@@ -136,6 +145,7 @@ func (v *Value) Set(path string, child *Value) {
 	}
 }
 
+// CutLast takes the last step off a path; nested tells whether anything is left.
 func CutLast(path string) (dir, last string, nested bool) {
 	i := strings.LastIndexByte(path, '.')
 	if i < 0 {
@@ -191,6 +201,7 @@ func Merge(base, over *Value) *Value {
 	return out
 }
 
+// Clone is a copy that shares nothing.
 func (v *Value) Clone() *Value {
 	if v == nil {
 		return nil
@@ -223,6 +234,7 @@ func (v *Value) Leaves(path string, visit func(path string, v *Value)) {
 	}
 }
 
+// TextOr is the text of a scalar, or otherwise.
 func (v *Value) TextOr(otherwise string) string {
 	if v == nil || v.Shape != Scalar {
 		return otherwise
@@ -230,6 +242,7 @@ func (v *Value) TextOr(otherwise string) string {
 	return v.Text
 }
 
+// Stamp puts a value and all below it at one place.
 func (v *Value) Stamp(at Place) {
 	v.At = at
 	for _, item := range v.Items {
@@ -241,6 +254,7 @@ func (v *Value) Stamp(at Place) {
 	}
 }
 
+// Setting is the text of a scalar, with booleans as PostgreSQL spells them: on and off.
 func (v *Value) Setting() string {
 	if b, ok := notation.YAMLBool(v.Text); ok && !v.Quoted {
 		if b {

@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/programs"
 	"golang.org/x/sys/unix"
 )
 
 // BinDirs are the servers that tests run on: Debian's newest, and those that HAVEN_TEST_PG names, separated by colons.
 func BinDirs() []string {
 	var dirs []string
-	if dir, err := postgres.FindBinDir(0); err == nil {
+	if dir, err := programs.Find(0); err == nil {
 		dirs = append(dirs, dir)
 	}
 	for _, dir := range filepath.SplitList(os.Getenv("HAVEN_TEST_PG")) {
@@ -57,12 +58,12 @@ func Account(t testing.TB) *postgres.Account {
 // roomy is how much memory a file system in it must have left to hold the data of a test; a container's often has 64 MB.
 const roomy = 1 << 30
 
-// base is where temporary directories are made: in memory where there is room, since making the thousand files of a
-// database takes twenty times as long on a disk; else the usual place.
+// base is where temporary directories are made: where TMPDIR says, else in memory where there is room, since making the
+// thousand files of a database takes twenty times as long on a disk; else the usual place.
 func base() string {
 	const memory = "/dev/shm"
 	var st unix.Statfs_t
-	if unix.Statfs(memory, &st) != nil || st.Type != unix.TMPFS_MAGIC {
+	if os.Getenv("TMPDIR") != "" || unix.Statfs(memory, &st) != nil || st.Type != unix.TMPFS_MAGIC {
 		return ""
 	}
 	if st.Bavail*uint64(st.Bsize) < roomy || unix.Access(memory, unix.W_OK) != nil {

@@ -1,4 +1,4 @@
-package postgres
+package basebackup
 
 import (
 	"archive/tar"
@@ -54,29 +54,29 @@ func (s *archiveSink) abort() {
 	s.done <- err
 }
 
-func newFileSink(i *Instance, name string) (*archiveSink, error) {
+func newFileSink(own *Owner, name string) (*archiveSink, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	return newSink(func(r io.Reader) error {
 		_, err := io.Copy(f, r)
-		return errors.Join(err, i.chown(name), f.Close())
+		return errors.Join(err, own.take(name), f.Close())
 	}), nil
 }
 
 // newTarSink unpacks into dir and nowhere else: os.Root refuses names that lead outside.
-func newTarSink(i *Instance, dir string) (*archiveSink, error) {
+func newTarSink(own *Owner, dir string) (*archiveSink, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	return newSink(func(r io.Reader) error {
-		return errors.Join(i.untar(root, bufio.NewReaderSize(r, 1<<20)), root.Close())
+		return errors.Join(untar(root, own, bufio.NewReaderSize(r, 1<<20)), root.Close())
 	}), nil
 }
 
-func (i *Instance) untar(root *os.Root, r io.Reader) error {
+func untar(root *os.Root, own *Owner, r io.Reader) error {
 	archive := tar.NewReader(r)
 	buf := make([]byte, 256<<10)
 	for {
@@ -94,10 +94,8 @@ func (i *Instance) untar(root *os.Root, r io.Reader) error {
 		if err := extract(root, archive, h, name, buf); err != nil {
 			return fmt.Errorf("unpack %s: %w", name, err)
 		}
-		if a := i.opt.RunAs; a != nil && os.Geteuid() == 0 {
-			if err := root.Lchown(name, a.UID, a.GID); err != nil {
-				return fmt.Errorf("unpack %s: %w", name, err)
-			}
+		if err := own.takeIn(root, name); err != nil {
+			return fmt.Errorf("unpack %s: %w", name, err)
 		}
 	}
 }
@@ -123,4 +121,21 @@ func extract(root *os.Root, r io.Reader, h *tar.Header, name string, buf []byte)
 		return errors.Join(err, f.Close())
 	}
 	return fmt.Errorf("the archive holds an entry of the unexpected type %q", h.Typeflag)
+}
+
+// Owner is whom what was made is given to; nil: it stays ours.
+type Owner struct{ UID, GID int }
+
+func (o *Owner) take(path string) error {
+	if o == nil {
+		return nil
+	}
+	return os.Lchown(path, o.UID, o.GID)
+}
+
+func (o *Owner) takeIn(root *os.Root, name string) error {
+	if o == nil {
+		return nil
+	}
+	return root.Lchown(name, o.UID, o.GID)
 }

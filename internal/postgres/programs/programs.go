@@ -1,4 +1,6 @@
-package postgres
+// Package programs finds PostgreSQL's server programs and asks them for their version. Errors say what to install or to
+// configure.
+package programs
 
 import (
 	"cmp"
@@ -12,10 +14,10 @@ import (
 	"strings"
 )
 
-var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)(?:\.(\d+))?`)
+var versionPattern = regexp.MustCompile(`^(\d+)(?:\.(\d+))?`)
 
-// binVersion asks the server program for its version, as PG_VERSION_NUM counts it (15.18 is 150018).
-func binVersion(dir string) (int, error) {
+// Version asks the server program for its version, as PG_VERSION_NUM counts it (15.18 is 150018).
+func Version(dir string) (int, error) {
 	for _, name := range []string{"postgres", "initdb"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			return 0, fmt.Errorf("PostgreSQL's program %s is not in %s: install the server package, or set postgresql.bin_dir to the directory that holds postgres and initdb: %w", name, dir, err)
@@ -25,18 +27,28 @@ func binVersion(dir string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ask %s for its version: %w", filepath.Join(dir, "postgres"), err)
 	}
-	m := versionPattern.FindStringSubmatch(string(out))
-	if m == nil {
+	_, text, _ := strings.Cut(string(out), "(PostgreSQL) ")
+	v := ParseVersion(text)
+	if v == 0 {
 		return 0, fmt.Errorf("%s says its version is %q, which cannot be understood", filepath.Join(dir, "postgres"), strings.TrimSpace(string(out)))
+	}
+	return v, nil
+}
+
+// ParseVersion reads what begins with a version, such as 15.18 or 17beta1, as PG_VERSION_NUM counts it; 0 if nothing does.
+func ParseVersion(text string) int {
+	m := versionPattern.FindStringSubmatch(text)
+	if m == nil {
+		return 0
 	}
 	major, _ := strconv.Atoi(m[1])
 	minor, _ := strconv.Atoi(m[2])
-	return major*10000 + minor, nil
+	return major*10000 + minor
 }
 
-// FindBinDir finds the directory of PostgreSQL's server programs: the newest of what pg_config names, of Debian's and
+// Find finds the directory of PostgreSQL's server programs: the newest of what pg_config names, of Debian's and
 // of Red Hat's places and of PATH. want, when not zero, is the major version that it must have.
-func FindBinDir(want int) (string, error) {
+func Find(want int) (string, error) {
 	type found struct {
 		dir     string
 		version int
@@ -44,7 +56,7 @@ func FindBinDir(want int) (string, error) {
 	var all []found
 	places := binDirCandidates()
 	for _, dir := range places {
-		v, err := binVersion(dir)
+		v, err := Version(dir)
 		if err == nil && (want == 0 || v/10000 == want) {
 			all = append(all, found{dir, v})
 		}

@@ -1,4 +1,4 @@
-package postgres
+package wal
 
 import (
 	"fmt"

@@ -1,4 +1,6 @@
-package postgres
+// Package wal reads what the WAL of a stopped server tells: where it ends, by which timelines it went, and whether it
+// went another way than that of another server. It reads pg_wal alone and changes nothing.
+package wal
 
 import (
 	"encoding/binary"
@@ -13,28 +15,18 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 )
 
-// EndOfWAL is the end of the last whole record in pg_wal of a stopped server.
-func (i *Instance) EndOfWAL() (cluster.LSN, error) {
-	_, end, err := i.LocalEnd()
-	return end, err
-}
-
-// LocalEnd is where the WAL of a stopped server ends, and on which timeline: every record from the last checkpoint on is
-// checked, until one is not whole. That is all that the server ever acknowledged to a primary, also where replay had not
-// come so far and its control file is of an older timeline.
-func (i *Instance) LocalEnd() (cluster.Timeline, cluster.LSN, error) {
-	c, err := readControl(i.opt.DataDir)
+// End is where the WAL in dir ends, and on which timeline: every record from the checkpoint on, which is of timeline
+// tl, is checked until one is not whole; the line of timelines is followed to its newest descendant. segSize is the
+// size of a segment in bytes.
+func End(dir string, tl cluster.Timeline, checkpoint cluster.LSN, segSize uint32) (cluster.Timeline, cluster.LSN, error) {
+	chain, err := timelineChain(dir, tl)
 	if err != nil {
-		return 0, 0, fmt.Errorf("end of the local WAL: %w", err)
+		return 0, 0, err
 	}
-	chain, err := i.timelineChain(c.Timeline)
+	w := &walReader{dir: dir, segSize: uint64(segSize), chain: chain}
+	end, err := w.end(uint64(checkpoint))
 	if err != nil {
-		return 0, 0, fmt.Errorf("end of the local WAL: %w", err)
-	}
-	w := &walReader{dir: i.path("pg_wal"), segSize: uint64(c.SegmentSize), chain: chain}
-	end, err := w.end(uint64(c.Checkpoint))
-	if err != nil {
-		return 0, 0, fmt.Errorf("end of the local WAL: from the checkpoint at %s: %w", c.Checkpoint, err)
+		return 0, 0, fmt.Errorf("from the checkpoint at %s: %w", checkpoint, err)
 	}
 	return w.timelineAt(uint64(end) - 1), end, nil
 }
@@ -46,14 +38,14 @@ type reign struct {
 }
 
 // timelineChain is the line of timelines, oldest first, that leads to the newest descendant of tl of which there is WAL.
-func (i *Instance) timelineChain(tl cluster.Timeline) ([]reign, error) {
-	files, err := os.ReadDir(i.path("pg_wal"))
+func timelineChain(dir string, tl cluster.Timeline) ([]reign, error) {
+	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	best, bestHistory := tl, []cluster.HistoryLine(nil)
 	if tl > 1 {
-		if bestHistory, err = i.LocalHistory(tl); err != nil {
+		if bestHistory, err = ReadHistory(dir, tl); err != nil {
 			return nil, err
 		}
 	}
@@ -65,7 +57,7 @@ func (i *Instance) timelineChain(tl cluster.Timeline) ([]reign, error) {
 		if err != nil || cluster.Timeline(n) <= best {
 			continue
 		}
-		history, err := i.LocalHistory(cluster.Timeline(n))
+		history, err := ReadHistory(dir, cluster.Timeline(n))
 		if err != nil {
 			continue // WAL of a timeline without history cannot be ours to follow
 		}

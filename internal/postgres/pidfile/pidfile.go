@@ -1,0 +1,90 @@
+// Package pidfile reads what a server tells of itself in postmaster.pid, and what the system tells of that process. What
+// it says may be out of date; whether the process is the server is for the caller to find out.
+package pidfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Stat are the fields of /proc/<pid>/stat that matter here.
+type Stat struct {
+	State byte
+	Start time.Time
+}
+
+// ReadStat reads them for a process.
+func ReadStat(pid int) (Stat, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Stat{}, err
+	}
+	// The name in parentheses may itself hold parentheses and spaces.
+	end := bytes.LastIndexByte(raw, ')')
+	fields := strings.Fields(string(raw[end+1:]))
+	if end < 0 || len(fields) < 20 {
+		return Stat{}, fmt.Errorf("/proc/%d/stat cannot be understood", pid)
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return Stat{}, err
+	}
+	boot, err := bootTime()
+	return Stat{State: fields[0][0], Start: boot.Add(time.Duration(ticks) * (time.Second / 100))}, err
+}
+
+// bootTime is the kernel's btime; the clock tick of Linux's /proc is 1/100 s on every architecture PostgreSQL runs on.
+func bootTime() (time.Time, error) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return time.Time{}, err
+	}
+	for line := range strings.Lines(string(raw)) {
+		if v, ok := strings.CutPrefix(line, "btime "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+			return time.Unix(n, 0), err
+		}
+	}
+	return time.Time{}, errors.New("/proc/stat has no btime")
+}
+
+// File is what the server writes into postmaster.pid.
+type File struct {
+	PID    int // negative: a single-user server
+	Start  time.Time
+	Port   string
+	Socket string // directory of its first socket
+	Status string // "starting", "ready", "standby" (up, but accepts nobody), "stopping"
+}
+
+// Read reads the one of the data directory dir.
+func Read(dir string) (File, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return File{}, err
+	}
+	lines := strings.Split(string(raw), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
+	if err != nil {
+		return File{}, fmt.Errorf("postmaster.pid begins with %q, which is no process id", lines[0])
+	}
+	f := File{PID: pid}
+	if len(lines) > 2 {
+		if n, err := strconv.ParseInt(strings.TrimSpace(lines[2]), 10, 64); err == nil {
+			f.Start = time.Unix(n, 0)
+		}
+	}
+	if len(lines) > 4 {
+		f.Port, f.Socket = strings.TrimSpace(lines[3]), strings.TrimSpace(lines[4])
+	}
+	if len(lines) > 7 {
+		f.Status = strings.TrimSpace(lines[7])
+	}
+	return f, nil
+}
