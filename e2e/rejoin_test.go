@@ -18,7 +18,7 @@ func TestMemberWithEmptyDisksComesBack(t *testing.T) {
 	lost := other(c.plan.Members, s.Leader.Name)
 	tr := c.traffic("ledger")
 	c.killMember(lost)
-	for _, dir := range []string{filepath.Join(c.plan.Dir, lost), filepath.Join(c.plan.Dir, "demo", lost)} {
+	for _, dir := range []string{filepath.Join(c.plan.Dir, lost), filepath.Join(c.plan.Dir, "nodes", "demo", lost)} {
 		if _, err := os.Stat(dir); err != nil {
 			t.Fatal(err)
 		}

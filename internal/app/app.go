@@ -83,9 +83,15 @@ func (e *PreconditionError) Error() string { return e.Err.Error() }
 // Unwrap gives what was found.
 func (e *PreconditionError) Unwrap() error { return e.Err }
 
-// makeDirs makes the state directory, for nobody else to read.
+// makeDirs makes the state directory, for nobody else to read. Those above it may be walked through: the data directory
+// may stand beside it, and belongs to another user.
 func (n *Node) makeDirs(context.Context) error {
-	if err := os.MkdirAll(n.opt.Node.Dir(), 0o700); err != nil {
+	dir := n.opt.Node.Dir()
+	err := os.MkdirAll(filepath.Dir(dir), 0o755)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return &PreconditionError{fmt.Errorf("state directory: %w: make it writable, or set haven.state_dir", err)}
 	}
 	return nil

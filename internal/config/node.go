@@ -245,8 +245,9 @@ type Watchdog struct {
 	SafetyMargin         time.Duration
 }
 
-// Dir is where this node keeps its own state: <state_dir>/<scope>/<name>.
-func (n *Node) Dir() string { return filepath.Join(n.Haven.StateDir, n.Scope, n.Name) }
+// Dir is where this node keeps its own state: <state_dir>/nodes/<scope>/<name>. The step nodes keeps it apart from a
+// data directory <state_dir>/<scope>.
+func (n *Node) Dir() string { return filepath.Join(n.Haven.StateDir, "nodes", n.Scope, n.Name) }
 
 // Roles names what this node does: etcd, postgresql, proxy.
 func (n *Node) Roles() []string {

@@ -64,7 +64,7 @@ func stateName(n uint32) (string, bool) {
 	return names[n], true
 }
 
-// Offsets in ControlFileData (pg_control.h, versions 1300 of PostgreSQL 13 to 17, and 1800), 64 bits, little endian.
+// Offsets in ControlFileData (pg_control.h, versions 1300 of PostgreSQL 13 to 16, 1700 and 1800), 64 bits, little endian.
 // Version 1800 puts one byte before the nonce, which moves only the checksum.
 const (
 	offSystemID = 0
@@ -134,7 +134,7 @@ func parseControl(b []byte) (Control, error) {
 	u64 := func(off int) uint64 { return binary.LittleEndian.Uint64(b[off:]) }
 	crcAt := 0
 	switch v := u32(offVersion); v {
-	case 1300:
+	case 1300, 1700: // 17 changed what is counted in a field, not where the fields are
 		crcAt = offCRC1300
 	case 1800:
 		crcAt = offCRC1800

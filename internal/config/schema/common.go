@@ -38,7 +38,7 @@ func havenKeys() []Key {
 		{Path: "haven", Kind: Section, Text: "Marks the file as one in Haven format."},
 		{Path: "haven.format", Kind: Number, Shown: "required", Reload: ReloadRestart, Text: "Version of the format: 1."},
 		{Path: "haven.address", Kind: Host, Shown: "this node's host in etcd.members, else the host's only global address", Reload: ReloadRestart, Text: "Host part of every connect_address that is not given."},
-		{Path: "haven.state_dir", Kind: Path, Shown: "/var/lib/haven as root, else $XDG_STATE_HOME/haven", Reload: ReloadRestart, Text: "Holds <scope>/<name>/ with the data of embedded etcd and the journal."},
+		{Path: "haven.state_dir", Kind: Path, Shown: "/var/lib/haven as root, else $XDG_STATE_HOME/haven", Reload: ReloadRestart, Text: "Holds nodes/<scope>/<name>/ with the data of embedded etcd and the journal."},
 		{Path: "haven.tls.cafile", Kind: Path, Text: "Authority of the cluster's certificates."},
 		{Path: "haven.tls.certfile", Kind: Path, Text: "Certificate: the default for etcd, restapi, ctl and PostgreSQL. A section's own `certfile: null` keeps it plain."},
 		{Path: "haven.tls.keyfile", Kind: Path, Text: "Its key."},
