@@ -41,6 +41,10 @@ type Options struct {
 	Log     *slog.Logger
 }
 
+// ErrAbandon, as the cause of a context's end, ends the agent as a crash would: at once, with server, keys and lease left as
+// they are, for another agent of the member to take up.
+var ErrAbandon = errors.New("the agent is abandoned, its server goes on")
+
 // FatalError ends the agent because going on would do harm. The server is left as it is.
 type FatalError struct{ Reason ha.Reason }
 
@@ -80,6 +84,7 @@ type state struct {
 	memory  ha.Memory
 
 	seen       seen
+	reach      reach
 	generation int // raised when a task begins and ends: a look from before that is stale
 	looking    bool
 	lookAgain  bool
@@ -98,11 +103,13 @@ type state struct {
 
 	task    *ha.Task
 	cancel  context.CancelFunc
+	ended   chan struct{} // closed when the newest task has ended and reported
 	outcome *ha.Outcome
 	last    ha.Decision
 
-	applied    string // fingerprint of the server settings that are in force
-	checkpoint bool   // the checkpoint after the last promotion is done
+	applied    string    // fingerprint of the server settings that are in force
+	applyAfter time.Time // settings are not applied before, since that has just failed
+	checkpoint bool      // the checkpoint after the last promotion is done
 	story      story
 	started    cluster.Instant
 }
@@ -113,7 +120,7 @@ func New(o Options) *Agent {
 		opt: o, log: o.Log, store: o.Store, server: o.Server,
 		wake:     make(chan struct{}, 1),
 		looks:    make(chan lookResult, 1),
-		done:     make(chan taskResult, 1),
+		done:     make(chan taskResult, 2), // of a kill, and of the task that was cancelled for it
 		exits:    make(chan serverExit, 4),
 		renewals: make(chan renewal, 1),
 	}
@@ -143,7 +150,7 @@ func (a *Agent) Reload(n *config.Node) {
 }
 
 // Run looks after the member until ctx ends, then stops the server in an orderly way and hands leadership over if
-// there is somebody to take it. It returns a *FatalError if the agent must not go on.
+// there is somebody to take it; with ErrAbandon as the cause of ctx's end it leaves all as it is. It returns a *FatalError if the agent must not go on.
 func (a *Agent) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer a.running.Wait()
@@ -167,6 +174,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		if !a.receive(ctx, life, updates, timer.C) {
 			break
 		}
+	}
+	if errors.Is(context.Cause(ctx), ErrAbandon) {
+		return nil
 	}
 	return a.shutdown(life)
 }
@@ -198,6 +208,7 @@ func (a *Agent) receive(ctx, life context.Context, updates <-chan dcs.Update, ti
 func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	now := bootclock.Now()
 	a.lastTurn.Store(int64(now))
+	a.forgetLost()
 	v := a.view(now)
 	d, m := ha.Decide(v, a.st.memory)
 	a.record(v, d)
@@ -220,7 +231,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 // nextTurn is when to look again: as decided, but never after the deadline of the lease.
 func (a *Agent) nextTurn(now cluster.Instant, d ha.Decision) time.Duration {
 	again := max(d.Again, 10*time.Millisecond)
-	if a.st.holder != nil && !a.st.lost {
+	if a.st.holder != nil && !a.st.lost && now.Before(a.st.deadline) {
 		again = min(again, max(a.st.deadline.Sub(now), time.Millisecond))
 	}
 	return again

@@ -32,6 +32,8 @@ type world struct {
 	t       *testing.T
 	dir     string
 	etcd    string
+	server  *etcd.Server
+	options etcd.ServerOptions
 	store   *etcd.Client
 	members map[string]*testMember
 	file    string
@@ -42,7 +44,8 @@ type testMember struct {
 	agent  *agent.Agent
 	server *postgres.Instance
 	node   *config.Node
-	stop   context.CancelFunc
+	stop   context.CancelCauseFunc
+	end    func() // of everything but the server's processes
 	done   chan error
 	api    *httptest.Server
 }
@@ -62,23 +65,37 @@ func newWorld(t *testing.T, dcs string, names ...string) *world {
 	dir := openTempDir(t)
 	w := &world{t: t, dir: dir, members: map[string]*testMember{}}
 	client, peer := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	srv, err := etcd.StartServer(context.Background(), etcd.ServerOptions{
+	w.options = etcd.ServerOptions{
 		Name: "e1", DataDir: filepath.Join(dir, "etcd"), Token: "t", Members: []etcd.ServerMember{{Name: "e1", Client: client, Peer: peer}},
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	t.Cleanup(srv.Stop)
+	w.startEtcd()
+	t.Cleanup(func() { w.server.Stop() })
 	w.etcd = client
+	var err error
 	if w.store, err = etcd.Open(etcd.Options{Endpoints: []string{client}, Scope: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
 	w.writeConfig(dcs, names)
+	return w
+}
+
+// startCluster is a world with all its members started.
+func startCluster(t *testing.T, dcs string, names ...string) *world {
+	t.Helper()
+	w := newWorld(t, dcs, names...)
 	for _, n := range names {
 		w.start(n)
 	}
 	return w
+}
+
+func (w *world) startEtcd() {
+	w.t.Helper()
+	var err error
+	if w.server, err = etcd.StartServer(context.Background(), w.options); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // openTempDir is a directory that the server's user may walk into.
@@ -166,30 +183,41 @@ func (w *world) start(name string) *testMember {
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	m.serve(w.t)
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancelCause(context.Background())
 	m.stop = stop
-	var once sync.Once
 	go func() { m.done <- m.agent.Run(ctx) }()
+	m.end = sync.OnceFunc(func() {
+		stop(nil)
+		if err := <-m.done; err != nil {
+			w.t.Errorf("%s: %v", name, err)
+		}
+		m.api.Close()
+		j.Close()
+		server.Close()
+		log.Close()
+	})
 	w.t.Cleanup(func() {
-		once.Do(func() {
-			stop()
-			if err := <-m.done; err != nil {
-				w.t.Errorf("%s: %v", name, err)
-			}
-			m.api.Close()
-			j.Close()
-			if err := server.Kill(context.Background()); err != nil {
-				w.t.Error(err)
-			}
-			server.Close()
-			if w.t.Failed() {
-				text, _ := os.ReadFile(log.Name())
-				w.t.Logf("log of %s:\n%s", name, text)
-			}
-		})
+		m.end()
+		if err := server.Kill(context.Background()); err != nil {
+			w.t.Error(err)
+		}
+		if w.t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			w.t.Logf("log of %s:\n%s", name, text)
+		}
 	})
 	w.members[name] = m
 	return m
+}
+
+// crash ends the agent as kill -9 would; the server goes on.
+func (w *world) crash(name string) {
+	m := w.members[name]
+	pid := postmaster(w.t, m)
+	m.stop(agent.ErrAbandon)
+	m.end()
+	// The server is a child of this process, and nobody would reap it.
+	go func() { _, _ = syscall.Wait4(pid, nil, 0, nil) }()
 }
 
 // serve answers what other members ask.
@@ -254,7 +282,7 @@ func (w *world) leader(s cluster.Snapshot) *testMember { return w.members[s.Lead
 // TestClusterSurvivesItsPrimary goes through the life of a cluster: bootstrap, crash of the primary with a handover to
 // the synchronous standby, return of the old primary, switchover to a named member.
 func TestClusterSurvivesItsPrimary(t *testing.T) {
-	w := newWorld(t, "{ttl: 10, synchronous_mode: on}", "a", "b", "c")
+	w := startCluster(t, "{ttl: 10, synchronous_mode: on}", "a", "b", "c")
 	s := w.await("bootstrap", func(s cluster.Snapshot) bool { return whole(3)(s) && len(s.Sync.Standbys) == 1 })
 	first := s.Leader.Name
 	t.Logf("first leader %s, synchronous %v", first, s.Sync.Standbys)

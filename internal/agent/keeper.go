@@ -30,8 +30,9 @@ type keeper struct {
 
 	mu     sync.Mutex
 	lease  dcs.Lease
+	asked  time.Duration // the TTL that lease was asked for with
 	holder *dcs.Holder
-	ttl    time.Duration // that is asked for
+	ttl    time.Duration // that is asked for from now on
 	wait   time.Duration // loop_wait
 }
 
@@ -50,7 +51,7 @@ func (k *keeper) hold(h *dcs.Holder) {
 // adopt makes an existing lease the member's own.
 func (k *keeper) adopt(l dcs.Lease) {
 	k.mu.Lock()
-	k.lease = l
+	k.lease, k.asked = l, k.ttl
 	k.mu.Unlock()
 }
 
@@ -93,8 +94,11 @@ func (k *keeper) run(ctx context.Context) {
 // once renews or grants, tells the loop, and returns when to do so again.
 func (k *keeper) once(ctx context.Context) time.Duration {
 	k.mu.Lock()
-	lease, holder, ttl, wait := k.lease, k.holder, k.ttl, k.wait
+	lease, holder, ttl, wait, asked := k.lease, k.holder, k.ttl, k.wait, k.asked
 	k.mu.Unlock()
+	if holder != nil { // an earlier agent's, perhaps: the leader key and the member key hang on one lease
+		lease.ID = holder.Lease
+	}
 	every := min(wait, ttl/6)
 	if holder != nil && k.loopStands(wait, ttl) {
 		k.tell(ctx, renewal{lease: lease, err: errors.New("the loop does not turn")})
@@ -106,6 +110,8 @@ func (k *keeper) once(ctx context.Context) time.Duration {
 		r = k.grant(ctx, ttl)
 	case holder != nil:
 		r = k.prove(ctx, lease, holder)
+	case asked != ttl: // the configuration has changed; the old lease runs out, and the member key moves to the new one
+		r = k.grant(ctx, ttl)
 	default:
 		r = k.keepAlive(ctx, lease, ttl)
 	}
@@ -128,7 +134,7 @@ func (k *keeper) grant(ctx context.Context, ttl time.Duration) renewal {
 		return renewal{err: err}
 	}
 	k.mu.Lock()
-	k.lease = lease
+	k.lease, k.asked = lease, ttl
 	k.mu.Unlock()
 	return renewal{lease: lease}
 }
@@ -190,13 +196,26 @@ func (a *Agent) takeRenewal(r renewal) {
 }
 
 func writesTerm(k ha.Kind) bool {
-	return k == ha.Open || k == ha.Acquire || k == ha.HandOver || k == ha.Switch
+	return k == ha.Open || k == ha.Acquire || k == ha.HandOver
 }
 
 // lead takes a leadership into the state: it is proven until deadline.
 func (a *Agent) lead(h dcs.Holder, deadline cluster.Instant) {
 	a.st.holder, a.st.lost, a.st.deadline = &h, false, max(a.st.deadline, deadline)
 	a.keeper.hold(&h)
+}
+
+// forgetLost forgets a leadership that is lost once no server rests on it. Otherwise the keeper would go on proving what
+// is denied, and let the lease of the member key end meanwhile.
+func (a *Agent) forgetLost() {
+	st := &a.st
+	if st.holder == nil || !st.lost || st.task != nil {
+		return
+	}
+	if v := a.serverView(); v.Process == ha.ProcessDown || v.RunningStandby() {
+		a.log.Warn("leadership is lost")
+		a.unlead()
+	}
 }
 
 // unlead forgets a leadership.

@@ -145,9 +145,9 @@ func openSync(in input) (*dcs.SyncChange, string) {
 	pol := policy(in.dynamic, in.node)
 	if pol.Sync == ha.SyncOff {
 		if old == nil {
-			return nil, ""
+			return nil, pol.OwnNames
 		}
-		return &dcs.SyncChange{SeenRev: rev, Delete: true}, ""
+		return &dcs.SyncChange{SeenRev: rev, Delete: true}, pol.OwnNames
 	}
 	next := cluster.Sync{Leader: me}
 	if pol.Strict && old != nil {

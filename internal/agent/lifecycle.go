@@ -97,8 +97,43 @@ func (a *Agent) undoBootstrap(ctx context.Context, e *effects) error {
 	return nil
 }
 
+// foundingMarker stands in the data directory from initdb until the store knows of the new cluster. A database that was
+// left in between has no users yet and may not have become the cluster's: it is set aside, never started.
+const foundingMarker = "haven.founding"
+
+func (a *Agent) foundingMarked() bool {
+	_, err := os.Lstat(filepath.Join(a.server.DataDir(), foundingMarker))
+	return err == nil
+}
+
+// founded tells that the store knows the cluster by this system identifier, or that what it knows cannot be told.
+func (a *Agent) founded(systemID string) bool {
+	i := a.st.snap.Initialize
+	return !a.st.known || i.Valid() && i.SystemID == systemID
+}
+
+// clearFounding sets what an interrupted bootstrap left aside.
+func (a *Agent) clearFounding(in input) error {
+	if in.seen.disk.Kind != postgres.DiskData || !in.seen.founding {
+		return nil
+	}
+	path, err := a.server.MoveAside()
+	if err != nil {
+		return err
+	}
+	a.log.Warn("what an interrupted bootstrap had made was moved aside", "path", path)
+	return nil
+}
+
 func (a *Agent) found(ctx context.Context, in input, e *effects) error {
+	if err := a.clearFounding(in); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
 	if err := a.server.InitDB(ctx); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	marker := filepath.Join(a.server.DataDir(), foundingMarker)
+	if err := os.WriteFile(marker, nil, 0o600); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	raw := config.DefaultDCS(in.node.Format, in.node.Bootstrap)
@@ -135,6 +170,9 @@ func (a *Agent) found(ctx context.Context, in input, e *effects) error {
 	h, err := a.store.Found(ctx, f)
 	if err != nil {
 		return fmt.Errorf("bootstrap: record the new cluster: %w", err)
+	}
+	if err := os.Remove(marker); err != nil {
+		a.log.Warn("the mark of the bootstrap could not be removed; it means nothing any more", "error", err)
 	}
 	e.note("initialized a new cluster, system %s", probe.SystemID)
 	if err := a.begun(ctx, h, e); err != nil {
@@ -256,6 +294,16 @@ func (a *Agent) kill(ctx context.Context, in input, e *effects) error {
 	if err := a.server.Kill(ctx); err != nil {
 		return err
 	}
+	if in.former != nil {
+		select {
+		case <-in.former:
+		case <-ctx.Done():
+			return fmt.Errorf("the cancelled action has not ended, and may start the server again: %w", ctx.Err())
+		}
+		if err := a.server.Kill(ctx); err != nil {
+			return err
+		}
+	}
 	e.note("ended every process of the server")
 	return nil
 }
@@ -268,6 +316,9 @@ func (a *Agent) stopFast(ctx context.Context, in input, e *effects) error {
 func (a *Agent) clone(ctx context.Context, in input, e *effects) error {
 	up, err := upstreamOf(in.snap, in.action.Member, in.node.Name)
 	if err != nil {
+		return err
+	}
+	if err := a.clearFounding(in); err != nil {
 		return err
 	}
 	e.note("copying the database from %s", up.Name)

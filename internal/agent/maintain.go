@@ -23,7 +23,7 @@ func (a *Agent) maintain(ctx context.Context) {
 	if p == nil || !st.known || !st.snap.Initialize.Valid() {
 		return
 	}
-	if a.settingsChanged(p.InRecovery) {
+	if time.Now().After(st.applyAfter) && a.settingsChanged(p.InRecovery) {
 		a.begin(ctx, ha.Decision{Action: ha.Action{Kind: reconfigure, Member: st.upstream}})
 		return
 	}
@@ -150,7 +150,11 @@ func (a *Agent) awaitEnd(ctx context.Context, ended <-chan struct{}) {
 		a.lastTurn.Store(int64(bootclock.Now()))
 		var due <-chan time.Time
 		if a.st.holder != nil && !killed {
-			due = time.After(a.st.deadline.Sub(bootclock.Now()))
+			left := a.st.deadline.Sub(bootclock.Now())
+			if a.st.lost {
+				left = 0
+			}
+			due = time.After(left)
 		}
 		select {
 		case <-ended:
@@ -229,7 +233,11 @@ func (a *Agent) successor() string {
 }
 
 func (a *Agent) stopAndRelease(ctx context.Context, in input) {
-	if err := a.server.Stop(ctx, postgres.StopFast, nil); err != nil {
+	mode := postgres.StopFast
+	if p := in.seen.probe; in.holder == nil && (p == nil || !p.InRecovery) {
+		mode = postgres.StopImmediate // it may be writable, and nothing proves that it may
+	}
+	if err := a.server.Stop(ctx, mode, nil); err != nil {
 		a.log.Error("the server could not be stopped; the leader key stays until its lease ends", "error", err)
 		return
 	}

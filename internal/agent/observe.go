@@ -22,6 +22,7 @@ const probeTimeout = 2 * time.Second
 type seen struct {
 	disk     postgres.Disk
 	diskErr  error
+	founding bool // a bootstrap was begun here, and has not been seen to end
 	process  ha.Process
 	probe    *postgres.Probe
 	probeErr error
@@ -61,6 +62,7 @@ func (a *Agent) look(ctx context.Context) {
 func (a *Agent) see(ctx context.Context, p *postgres.Server) seen {
 	s := seen{at: bootclock.Now(), wall: time.Now()}
 	s.disk, s.diskErr = a.server.Inspect()
+	s.founding = a.foundingMarked()
 	s.process = a.processState(p)
 	if s.process != ha.ProcessUp {
 		return s
@@ -112,6 +114,7 @@ func (a *Agent) takeLook(ctx context.Context, r lookResult) {
 
 func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	before := a.st.seen
+	a.st.reach.raise(s.probe)
 	a.st.seen = s
 	if s.probe == nil {
 		return
@@ -121,6 +124,28 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	if before.probe == nil {
 		a.watchLoss(ctx)
 	}
+}
+
+// reach is how far the WAL of this data directory is known to go. A standby that was restarted tells less than it has
+// received until it has replayed all of it, and without a stream it tells the timeline of its last checkpoint: both would
+// make a race judge by less than was acknowledged.
+type reach struct {
+	timeline cluster.Timeline
+	wal      cluster.LSN
+}
+
+// raise takes in what a standby tells, and puts what was known before in its place where that is more.
+func (r *reach) raise(p *postgres.Probe) {
+	if p == nil {
+		return
+	}
+	r.timeline = max(r.timeline, p.Timeline)
+	if !p.InRecovery {
+		r.wal = max(r.wal, p.WalLSN)
+		return
+	}
+	r.wal = max(r.wal, p.ReceiveLSN, p.ReplayLSN)
+	p.Timeline, p.ReceiveLSN = r.timeline, r.wal
 }
 
 // learnUpstream finds out, after a restart of the agent, whom the running standby follows.
@@ -201,9 +226,26 @@ func (a *Agent) takeSnapshot(s cluster.Snapshot) {
 	if s.Config != nil && (before.Config == nil || before.Config.ModRev != s.Config.ModRev) {
 		a.takeConfig(s)
 	}
-	if h := a.st.holder; h != nil && s.Leader != nil && (s.Leader.Name != h.Name || s.Leader.ModRev > h.LeaderRev) {
+	if a.deposedBy(s.Leader) {
 		a.st.lost = true
 	}
+}
+
+// deposedBy tells whether the leader key as it is now denies our leadership. One that is absent does not: its holder may
+// create it again. While an action of ours takes the key, a key that bears our name is taken for our own.
+func (a *Agent) deposedBy(l *cluster.Leader) bool {
+	h, t := a.st.holder, a.st.task
+	switch {
+	case h == nil || l == nil || l.Name == h.Name && l.ModRev <= h.LeaderRev:
+		return false
+	case t == nil:
+		return true
+	case t.Kind == ha.Acquire:
+		return l.Name != h.Name
+	case t.Kind == ha.Switch || t.Kind == ha.HandOver:
+		return l.Name != t.With
+	}
+	return true
 }
 
 func (a *Agent) takeConfig(s cluster.Snapshot) {
@@ -237,7 +279,7 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 		Now: now, Wall: time.Now(),
 		Me:     ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead(), Started: st.started},
 		Policy: policy(st.dynamic, node),
-		Store:  storeView(st.snap, st.known),
+		Store:  storeView(st.snap, st.known, st.dynamic.LoopWait),
 		Server: a.serverView(),
 		Survey: st.survey, Compare: st.compare, Task: st.task, Outcome: st.outcome,
 		Lease: ha.Lease{ID: st.lease.ID, Held: st.holder != nil, Lost: st.lost, Deadline: st.deadline},
@@ -246,6 +288,12 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 		v.Lease.LeaderRev, v.Lease.TermRev = st.holder.LeaderRev, st.holder.TermRev
 	}
 	return v
+}
+
+// ownNames is the operator's own synchronous_standby_names, which holds while no synchronous mode is on.
+func ownNames(d config.Dynamic, node *config.Node) string {
+	_, params, _, _, _, _ := node.ServerSettings(d, "primary")
+	return params["synchronous_standby_names"]
 }
 
 func policy(d config.Dynamic, node *config.Node) ha.Policy {
@@ -264,12 +312,29 @@ func policy(d config.Dynamic, node *config.Node) ha.Policy {
 	case config.SyncQuorum:
 		p.Sync = ha.SyncQuorum
 	default:
-		p.Sync = ha.SyncOff
+		p.Sync, p.OwnNames = ha.SyncOff, ownNames(d, node)
 	}
 	return p
 }
 
-func storeView(s cluster.Snapshot, known bool) ha.Store {
+// staleAfter is how many loop_waits after its time a scheduled request is not carried out any more (Patroni: 1.5), and
+// staleAtLeast the least that this is.
+const (
+	staleAfter   = 1.5
+	staleAtLeast = 15 * time.Second
+)
+
+func requestView(f *cluster.Failover, loopWait time.Duration) *ha.Request {
+	r := &ha.Request{Leader: f.Leader, Candidate: f.Candidate, Due: true, ModRev: f.ModRev}
+	if at := f.ScheduledAt; at != nil {
+		late := time.Since(*at)
+		limit := max(time.Duration(staleAfter*float64(loopWait)), staleAtLeast)
+		r.Scheduled, r.Due, r.Stale = true, late >= 0, late > limit
+	}
+	return r
+}
+
+func storeView(s cluster.Snapshot, known bool, loopWait time.Duration) ha.Store {
 	if !known {
 		return ha.Store{}
 	}
@@ -284,8 +349,7 @@ func storeView(s cluster.Snapshot, known bool) ha.Store {
 		v.Term = &ha.Term{Number: t.Number, Holder: t.Holder, State: t.State, Fence: t.Fence, ModRev: t.ModRev, Binds: t.Binds(s.Leader), Cause: t.Cause}
 	}
 	if f := s.Failover; !f.Empty() {
-		due := f.ScheduledAt == nil || !time.Now().Before(*f.ScheduledAt)
-		v.Failover = &ha.Request{Leader: f.Leader, Candidate: f.Candidate, Due: due, ModRev: f.ModRev}
+		v.Failover = requestView(f, loopWait)
 	}
 	for _, m := range s.Members {
 		v.Members = append(v.Members, memberView(m))
@@ -310,6 +374,9 @@ func (a *Agent) serverView() ha.Server {
 	}
 	if s.at != 0 && s.diskErr == nil {
 		diskView(&v, s.disk)
+	}
+	if v.Disk == ha.DiskData && s.founding && !a.founded(s.disk.Control.SystemID) {
+		v.Disk = ha.DiskUnfinished
 	}
 	if p := s.probe; p != nil {
 		v.Probed, v.ProbedAt, v.InRecovery = true, s.at, p.InRecovery

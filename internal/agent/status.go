@@ -26,6 +26,7 @@ type Status struct {
 	Holds    bool            // it holds the leader key, until Deadline
 	Deadline cluster.Instant // on the boot clock of this host
 	Reason   ha.Reason
+	reach    reach
 	Task     *ha.Task
 	Crash    *ha.Crash
 	LastTurn cluster.Instant
@@ -51,6 +52,7 @@ func (a *Agent) Fresh(ctx context.Context) Status {
 	p, err := a.server.Probe(ctx)
 	s.Probe = nil
 	if err == nil {
+		s.reach.raise(&p)
 		s.Probe = &p
 		memberPositions(&s.Member, &p)
 	}
@@ -63,7 +65,7 @@ func (a *Agent) status() Status {
 		At: time.Now(), Node: a.node.Load(), Member: a.member(), Snapshot: st.snap, Known: st.known, SeenAt: st.seenAt,
 		Dynamic: st.dynamic, Probe: st.seen.probe, Holds: st.holder != nil && !st.lost, Deadline: st.deadline,
 		Reason: st.last.Reason, Task: st.task, Crash: st.crash, LastTurn: cluster.Instant(a.lastTurn.Load()),
-		SystemID: st.seen.disk.Control.SystemID,
+		SystemID: st.seen.disk.Control.SystemID, reach: st.reach,
 	}
 	if st.known { // the watch tells within seconds when it breaks
 		s.SeenAt = s.At

@@ -13,7 +13,7 @@ import (
 	"github.com/havenha/haven/internal/bootclock"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/ha"
-	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/wal"
 )
 
 // askTimeout bounds one question to another member (Patroni, leader race).
@@ -154,7 +154,7 @@ func (a *Agent) compare(ctx context.Context, in input, e *effects) error {
 		return fmt.Errorf("compare with %s: %w", up.Name, err)
 	}
 	c := &ha.Compare{With: up.Name, LeaderRev: in.snap.Leader.ModRev, At: bootclock.Now()}
-	c.Diverged, c.Text = postgres.Diverged(local, tl, end, wasPrimary, remote, remoteTL)
+	c.Diverged, c.Text = wal.Diverged(local, tl, end, wasPrimary, remote, remoteTL)
 	a.log.Info("compared histories", "with", up.Name, "diverged", c.Diverged, "text", c.Text)
 	e.compare = c
 	return nil

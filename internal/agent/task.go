@@ -25,6 +25,8 @@ type input struct {
 	process *postgres.Server
 	seen    seen
 	story   story
+	// former is closed when the task that this one displaced has ended; nil: there was none.
+	former <-chan struct{}
 }
 
 // effects are what an action changed; the loop takes them into its state. An action that failed half way tells what
@@ -125,8 +127,8 @@ func changesData(k ha.Kind) bool {
 	return false
 }
 
-// begin starts an action beside the loop. A kill does not wait for the task that it cancels: the server is ended
-// first, and the task finds it gone.
+// begin starts an action beside the loop. A kill does not wait for the task that it cancels before it ends the server,
+// but it is not over before that task is: one that was about to start a server may have done so after the first blow.
 func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	st := &a.st
 	if st.task != nil && st.task.Kind == ha.Kill {
@@ -135,10 +137,16 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	act := d.Action
 	st.generation++
 	st.ordered = endsServer(act.Kind)
+	var former <-chan struct{}
+	if st.task != nil {
+		former = st.ended
+	}
+	ended := make(chan struct{})
+	st.ended = ended
 	st.task = &ha.Task{Kind: act.Kind, With: act.Member, Since: bootclock.Now()}
 	in := input{
 		action: act, snap: st.snap, dynamic: st.dynamic, node: a.node.Load(), lease: st.lease,
-		process: st.process, seen: st.seen, story: st.story.copy(),
+		process: st.process, seen: st.seen, story: st.story.copy(), former: former,
 	}
 	if st.holder != nil {
 		h := *st.holder
@@ -149,6 +157,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	perform := a.performer(act.Kind)
 	a.beside(ctx, func(ctx context.Context) {
 		defer cancel()
+		defer close(ended)
 		r := taskResult{kind: act.Kind, with: act.Member}
 		r.err = a.stillTrue(ctx, in)
 		if r.err == nil {
@@ -166,7 +175,9 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	st := &a.st
 	if st.task == nil || st.task.Kind != r.kind {
-		// cancelled in favour of a kill: what it did counts, its outcome does not
+		// cancelled in favour of a kill: what it did counts, its outcome does not; a leadership that it began is proven
+		// anew before anything rests on it
+		r.effects.led = nil
 		a.takeEffects(r.effects)
 		return
 	}
@@ -178,8 +189,14 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 		st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
 	}
 	st.task, st.cancel, st.ordered = nil, nil, false
+	if r.kind == reconfigure && r.err != nil {
+		st.applyAfter = time.Now().Add(st.dynamic.LoopWait)
+	}
 	if changesData(r.kind) {
 		st.compare = nil
+		if r.kind != ha.Promote {
+			st.reach = reach{}
+		}
 	}
 	a.takeEffects(r.effects)
 	if r.kind == ha.Kill && r.err == nil {

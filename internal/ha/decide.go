@@ -75,6 +75,12 @@ func (m *Memory) noteOutcome(v View) {
 	}
 	failed := o.Error != ""
 	switch o.Kind {
+	case Bootstrap, Clone, MoveAside, Rewind:
+		if !failed {
+			m.StartFailures = 0 // they were the old data's
+		}
+	}
+	switch o.Kind {
 	case Start:
 		if failed {
 			m.StartFailures++

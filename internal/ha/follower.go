@@ -33,7 +33,10 @@ func followWithoutServer(v View, m *Memory, l *cluster.Leader) Decision {
 	if v.Server.Torn && leaderReady(v) {
 		return replace(v, m, l, "a rewind was interrupted")
 	}
-	if !v.Server.WasPrimary && !v.Server.Torn && m.StartFailures < maxStartFailures {
+	if c := v.Compare; leaderReady(v) && c != nil && c.With == l.Name && c.LeaderRev == l.ModRev && c.Diverged {
+		return rejoin(v, m, l) // it was stopped for that: started again, it would only be stopped again
+	}
+	if !v.Server.WasPrimary && !v.Server.Torn && m.StartFailures < maxStartFailures && m.RewindFailed != l.ModRev {
 		return act(Action{Kind: Start, Member: l.Name}, ReasonStartStandby, "starting as a secondary")
 	}
 	if d, ok := compareFirst(v, l); !ok {

@@ -32,9 +32,9 @@ type quorumStep struct {
 	number int
 }
 
-// next is one step towards "any count of the active members", or ok false when that is reached. ready tells that
-// everything acknowledged before the names last changed is on enough of them for a change of the voters.
-func (q quorumState) next(active []string, count int, ready bool) (quorumStep, bool) {
+// next is one step towards "any count of the active members", or ok false when that is reached. A step of the voters may
+// be taken only once enough of them have what was acknowledged under older names (nextQuorum sees to that).
+func (q quorumState) next(active []string, count int) (quorumStep, bool) {
 	target := slices.Sorted(slices.Values(active))
 	if len(target) == 0 {
 		return q.dropAll()
@@ -58,7 +58,7 @@ func (q quorumState) next(active []string, count int, ready bool) (quorumStep, b
 		set := slices.Sorted(slices.Values(append(slices.Clone(q.names), added...)))
 		return quorumStep{names: true, set: set, number: max(min(want, len(set)), len(set)-q.quorum)}, true
 	}
-	return q.settle(want, ready)
+	return q.settle(want)
 }
 
 // dropAll leaves quorum replication: the voters first.
@@ -96,15 +96,13 @@ func (q quorumState) remove(gone []string, want int) quorumStep {
 }
 
 // settle brings k and quorum to their targets once the names are right.
-func (q quorumState) settle(want int, ready bool) (quorumStep, bool) {
+func (q quorumState) settle(want int) (quorumStep, bool) {
 	same := len(q.voters) == len(q.names)
 	switch {
 	case same && q.k == want && q.quorum == len(q.names)-want:
 		return quorumStep{}, false
 	case same && q.k < want: // stricter names first
 		return quorumStep{names: true, set: q.names, number: want}, true
-	case !ready:
-		return quorumStep{}, false
 	case !same:
 		return quorumStep{set: q.names, number: len(q.names) - min(q.k, want)}, true
 	case q.quorum != len(q.names)-want:
@@ -125,13 +123,7 @@ func nextQuorum(v View, m *Memory, active []string) *SyncStep {
 	if !q.overlaps() && !names.closed() { // somebody else has changed one of the two
 		return record(nil, 0, v.Me.Name)
 	}
-	have := 0
-	for _, n := range q.names {
-		if confirmed(v, m, n) {
-			have++
-		}
-	}
-	step, ok := q.next(active, v.Policy.SyncCount, have >= min(q.k, len(q.names)) && len(q.names) > 0)
+	step, ok := q.next(active, v.Policy.SyncCount)
 	switch {
 	case !ok && len(q.names) > 0 && !names.Any:
 		return setNames(Names{Names: q.names, Count: q.k, Any: true}.String())
@@ -140,7 +132,22 @@ func nextQuorum(v View, m *Memory, active []string) *SyncStep {
 	case step.names:
 		return setNames(Names{Names: step.set, Count: step.number, Any: true}.String())
 	}
+	if !enoughCaughtUp(v, m, step) {
+		return nil
+	}
 	s := record(step.set, step.number, v.Me.Name)
 	s.Text = fmt.Sprintf("Setting leader to %s, quorum to %d of %v", v.Me.Name, step.number, step.set)
 	return s
+}
+
+// enoughCaughtUp tells whether among the new voters at most number lack what was acknowledged under older names. The
+// overlap speaks of the names in force only: one that has just left them may be the one that had acknowledged.
+func enoughCaughtUp(v View, m *Memory, step quorumStep) bool {
+	have := 0
+	for _, n := range step.set {
+		if caughtUp(v, m, n) {
+			have++
+		}
+	}
+	return have >= len(step.set)-step.number
 }

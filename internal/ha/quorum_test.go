@@ -67,7 +67,7 @@ func walk(t *testing.T, q quorumState, active []string, count int) {
 	t.Helper()
 	trace := fmt.Sprintf("to %d of %v:\n  %+v", count, active, q)
 	for range 20 {
-		step, ok := q.next(active, count, true)
+		step, ok := q.next(active, count)
 		if !ok {
 			want := min(count, len(active))
 			if !sameSet(q.names, active) || !sameSet(q.voters, active) || q.k != want || q.quorum != max(0, len(active)-want) {

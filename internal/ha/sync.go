@@ -214,12 +214,22 @@ func confirmed(v View, m *Memory, name string) bool {
 	return s.Flush >= m.Sync.LSN && (s.SyncState == "sync" || s.SyncState == "quorum")
 }
 
+// caughtUp tells whether a standby streams and has flushed all that was acknowledged before the names last changed.
+// That it is recorded says nothing of that in quorum mode: any one voter may lack it.
+func caughtUp(v View, m *Memory, name string) bool {
+	s, ok := streaming(v, name)
+	return ok && s.Flush >= m.Sync.LSN
+}
+
 // nextPriority: every name acknowledges every commit. A standby leaves /sync before it leaves the names, and enters the
 // names before it enters /sync.
 func nextPriority(v View, m *Memory, active []string) *SyncStep {
 	rec := v.Store.Sync
 	want := active[:min(max(1, v.Policy.SyncCount), len(active))]
 	kept := intersect(covered(rec, v.Server.SyncNames), want)
+	if rec.Quorum != 0 {
+		kept = slices.DeleteFunc(kept, func(n string) bool { return !caughtUp(v, m, n) })
+	}
 	if len(kept) < len(rec.Standbys) || rec.Quorum != 0 {
 		return record(kept, 0, v.Me.Name)
 	}
