@@ -41,8 +41,8 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// ErrAbandon, as the cause of a context's end, ends the agent as a crash would: at once, with server, keys and lease left as
-// they are, for another agent of the member to take up.
+// ErrAbandon as the cause of a context's end makes the agent end as a crash would: at once, with server, keys and lease
+// left as they are, for another agent of the member to take up.
 var ErrAbandon = errors.New("the agent is abandoned, its server goes on")
 
 // FatalError ends the agent because going on would do harm. The server is left as it is.

@@ -371,7 +371,9 @@ func (a *Agent) awaitStop(ctx context.Context, down <-chan postgres.Control, sto
 		if err := a.server.Kill(ctx); err != nil {
 			return err
 		}
-		<-stopped
+		if err := <-stopped; err != nil {
+			a.log.Debug("the shutdown was overtaken", "error", err)
+		}
 		return nil
 	}
 }

@@ -38,7 +38,6 @@ const (
 	ReasonRepair            Code = "repair"
 	ReasonSwitchover        Code = "switchover"
 	ReasonSwitchoverNo      Code = "switchover_impossible"
-	ReasonSwitchoverLate    Code = "switchover_scheduled"
 	ReasonCompare           Code = "compare"
 	ReasonRewind            Code = "rewind"
 	ReasonReclone           Code = "reclone"
@@ -60,7 +59,6 @@ const (
 	ReasonPriority          Code = "lower_priority"
 	ReasonNoQuorum          Code = "no_quorum"
 	ReasonLeaveToCandidate  Code = "leave_to_candidate"
-	ReasonCandidateFirst    Code = "wait_for_candidate"
 	ReasonAcquire           Code = "acquire"
 	ReasonReleaseNotPrimary Code = "release"
 )
