@@ -94,7 +94,10 @@ func (a *Agent) promote(ctx context.Context, in input, e *effects) error {
 	e.promoted = true
 	none := ""
 	e.upstream = &none
-	return a.server.EnsureSlots(ctx, memberSlots(in.snap, in.node.Name), false)
+	if !in.dynamic.UseSlots {
+		return nil
+	}
+	return a.server.EnsureSlots(ctx, memberSlots(in.snap, in.node.Name), nil)
 }
 
 func memberSlots(s cluster.Snapshot, me string) []string {

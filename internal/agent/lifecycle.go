@@ -50,9 +50,9 @@ func fingerprint(s postgres.Settings) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// upstreamOf says how that member is reached for replication.
-func upstreamOf(snap cluster.Snapshot, name, me string) (*postgres.Upstream, error) {
-	m, ok := snap.Member(name)
+// upstream says how that member is reached for replication, and by which slot.
+func (in input) upstream(name string) (*postgres.Upstream, error) {
+	m, ok := in.snap.Member(name)
 	if !ok || m.Address() == "" {
 		return nil, fmt.Errorf("%s has no address in the store yet", name)
 	}
@@ -60,7 +60,11 @@ func upstreamOf(snap cluster.Snapshot, name, me string) (*postgres.Upstream, err
 	if err != nil {
 		return nil, fmt.Errorf("address of %s: %w", name, err)
 	}
-	return &postgres.Upstream{Name: name, Host: host, Port: port, Slot: cluster.SlotName(me)}, nil
+	up := &postgres.Upstream{Name: name, Host: host, Port: port}
+	if in.dynamic.UseSlots {
+		up.Slot = cluster.SlotName(in.node.Name)
+	}
+	return up, nil
 }
 
 // bootstrap makes the cluster's first database. A failure leaves initialize absent, and what was made aside.
@@ -264,7 +268,7 @@ func (a *Agent) start(ctx context.Context, in input, e *effects) error {
 	var up *postgres.Upstream
 	if in.action.Member != "" {
 		var err error
-		if up, err = upstreamOf(in.snap, in.action.Member, in.node.Name); err != nil {
+		if up, err = in.upstream(in.action.Member); err != nil {
 			return err
 		}
 	}
@@ -314,7 +318,7 @@ func (a *Agent) stopFast(ctx context.Context, in input, e *effects) error {
 
 // clone copies the database of another member into the empty data directory.
 func (a *Agent) clone(ctx context.Context, in input, e *effects) error {
-	up, err := upstreamOf(in.snap, in.action.Member, in.node.Name)
+	up, err := in.upstream(in.action.Member)
 	if err != nil {
 		return err
 	}
@@ -360,7 +364,7 @@ func (a *Agent) moveAside(ctx context.Context, in input, e *effects) error {
 
 // follow points a running standby at another member.
 func (a *Agent) follow(ctx context.Context, in input, e *effects) error {
-	up, err := upstreamOf(in.snap, in.action.Member, in.node.Name)
+	up, err := in.upstream(in.action.Member)
 	if err != nil {
 		return err
 	}
@@ -379,7 +383,7 @@ func (a *Agent) follow(ctx context.Context, in input, e *effects) error {
 
 // rewind takes back what the leader's history does not contain.
 func (a *Agent) rewind(ctx context.Context, in input, e *effects) error {
-	up, err := upstreamOf(in.snap, in.action.Member, in.node.Name)
+	up, err := in.upstream(in.action.Member)
 	if err != nil {
 		return err
 	}
@@ -413,7 +417,7 @@ func (a *Agent) reconfigure(ctx context.Context, in input, e *effects) error {
 	var up *postgres.Upstream
 	if p.InRecovery && in.action.Member != "" {
 		var err error
-		if up, err = upstreamOf(in.snap, in.action.Member, in.node.Name); err != nil {
+		if up, err = in.upstream(in.action.Member); err != nil {
 			return err
 		}
 	}

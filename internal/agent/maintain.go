@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/havenha/haven/internal/bootclock"
@@ -44,6 +45,7 @@ type chores struct {
 	busy    bool
 	last    time.Time
 	members string
+	present map[string]time.Time // slot of a member → when it was last a member; owned by the loop
 	result  chan choresDone
 }
 
@@ -56,7 +58,7 @@ func (c *chores) start(ctx context.Context, a *Agent, standby bool) {
 		a.st.checkpoint = a.st.checkpoint || r.checkpoint
 	default:
 	}
-	slots := memberSlots(a.st.snap, a.opt.Node.Name)
+	slots := a.slotsNow()
 	key := joined(slots, standby)
 	if c.busy || key == c.members && time.Since(c.last) < a.st.dynamic.LoopWait && a.st.checkpoint {
 		return
@@ -64,9 +66,10 @@ func (c *chores) start(ctx context.Context, a *Agent, standby bool) {
 	c.busy, c.last, c.members = true, time.Now(), key
 	needCheckpoint := !standby && !a.st.checkpoint
 	intruders := a.intruders(a.st.seen.probe)
+	departed := c.departed(slots, a.st.dynamic.MemberSlotsTTL)
 	a.beside(ctx, func(ctx context.Context) {
 		var r choresDone
-		if err := a.keepSlots(ctx, slots, standby); err != nil && ctx.Err() == nil {
+		if err := a.keepSlots(ctx, slots, departed, standby); err != nil && ctx.Err() == nil {
 			a.log.Warn("replication slots could not be brought in order", "error", err)
 		}
 		a.dropIntruders(ctx, intruders)
@@ -89,13 +92,39 @@ func (a *Agent) dropIntruders(ctx context.Context, list []postgres.Walsender) {
 	}
 }
 
-// keepSlots gives each member its slot on the leader. A standby keeps none: those of its time as primary would hold
-// back WAL for ever.
-func (a *Agent) keepSlots(ctx context.Context, slots []string, standby bool) error {
-	if standby {
-		return a.server.EnsureSlots(ctx, nil, true)
+// slotsNow are the slots that members need; none where use_slots is off.
+func (a *Agent) slotsNow() []string {
+	if !a.st.dynamic.UseSlots {
+		return nil
 	}
-	return a.server.EnsureSlots(ctx, slots, false)
+	return memberSlots(a.st.snap, a.opt.Node.Name)
+}
+
+// departed are the slots of members that this agent has seen and that have been gone for member_slots_ttl: kept longer,
+// they would hold back WAL until the disk is full. Slots that were never a member's are nobody's business here.
+func (c *chores) departed(now []string, ttl time.Duration) []string {
+	if c.present == nil {
+		c.present = map[string]time.Time{}
+	}
+	for _, name := range now {
+		c.present[name] = time.Now()
+	}
+	var out []string
+	for name, last := range c.present {
+		if time.Since(last) > ttl {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// keepSlots gives each member its slot on the leader, and takes those of departed members away. A standby keeps none:
+// those of its time as primary would hold back WAL for ever.
+func (a *Agent) keepSlots(ctx context.Context, slots, departed []string, standby bool) error {
+	if standby {
+		return a.server.EnsureSlots(ctx, nil, func(string) bool { return true })
+	}
+	return a.server.EnsureSlots(ctx, slots, func(name string) bool { return slices.Contains(departed, name) })
 }
 
 func joined(names []string, standby bool) string {

@@ -130,7 +130,7 @@ func (a *Agent) question(ctx context.Context, m cluster.Member) ha.Answer {
 
 // compare holds the local timeline history against that of a leader, ids and switch points.
 func (a *Agent) compare(ctx context.Context, in input, e *effects) error {
-	up, err := upstreamOf(in.snap, in.action.Member, in.node.Name)
+	up, err := in.upstream(in.action.Member)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (a *Agent) compare(ctx context.Context, in input, e *effects) error {
 // counted as beyond everything.
 func (a *Agent) localEnd(ctx context.Context, in input) (tl cluster.Timeline, end cluster.LSN, wasPrimary bool, err error) {
 	if p := in.seen.probe; p != nil {
-		self, err := upstreamOf(in.snap, in.node.Name, in.node.Name)
+		self, err := in.upstream(in.node.Name)
 		if err != nil {
 			return 0, 0, false, err
 		}

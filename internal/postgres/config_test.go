@@ -105,12 +105,15 @@ func TestSetSyncNames(t *testing.T) {
 	}
 }
 
+// all lets every slot be dropped.
+func all(string) bool { return true }
+
 func TestSlots(t *testing.T) {
 	o := pgtest.Options(t, "a")
 	a := pgtest.Primary(t, o)
 	ctx := pgtest.Context(t)
-	pgtest.Must(t, a.EnsureSlots(ctx, []string{"b", "c"}, true))
-	pgtest.Must(t, a.EnsureSlots(ctx, []string{"c", "d"}, true))
+	pgtest.Must(t, a.EnsureSlots(ctx, []string{"b", "c"}, all))
+	pgtest.Must(t, a.EnsureSlots(ctx, []string{"c", "d"}, all))
 	sql(t, o, "CREATE TABLE t AS SELECT generate_series(1, 1000)")
 	p, err := a.Probe(ctx)
 	pgtest.Must(t, err)

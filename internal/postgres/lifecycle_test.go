@@ -14,6 +14,7 @@ import (
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 	"github.com/havenha/haven/internal/postgres/wal"
+	"github.com/jackc/pgx/v5"
 )
 
 // forEachServer runs a test on every PostgreSQL at hand.
@@ -67,7 +68,7 @@ func TestLifeOfAPair(t *testing.T) {
 		ao.BinDir, bo.BinDir = bin, bin
 		ctx := pgtest.Context(t)
 		a := pgtest.Primary(t, ao)
-		pgtest.Must(t, a.EnsureSlots(ctx, []string{"a", "b"}, false))
+		pgtest.Must(t, a.EnsureSlots(ctx, []string{"a", "b"}, nil))
 		sql(t, ao, "CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 1000)")
 		b := standby(t, bo, pgtest.Upstream(ao, "b"))
 		awaitStreaming(t, a, b, "b")
@@ -86,7 +87,7 @@ func TestLifeOfAPair(t *testing.T) {
 		sql(t, ao, "INSERT INTO t VALUES (-1); CREATE TABLE lost (n int)")
 		pgtest.Must(t, a.Kill(ctx))
 		sql(t, bo, "INSERT INTO t VALUES (-2)")
-		pgtest.Must(t, b.EnsureSlots(ctx, []string{"a"}, true))
+		pgtest.Must(t, b.EnsureSlots(ctx, []string{"a"}, all))
 		checkDiverged(t, a, b, bo)
 
 		if !hasRewind(bin) {
@@ -368,5 +369,51 @@ func TestPromotionDoesNotSleepOutTheStreamsRetry(t *testing.T) {
 		time.Sleep(time.Duration(round) * time.Millisecond) // different moments of the retry, none of them relied on
 		pgtest.Must(t, b.Promote(ctx))
 		pgtest.Must(t, b.Kill(ctx))
+	}
+}
+
+// A reader whose snapshot conflicts with replay would hold a promotion up for as long as max_standby_streaming_delay.
+func TestPromotionEndsTheReadersThatHoldItUp(t *testing.T) {
+	ao, bo := pgtest.Options(t, "a"), pgtest.Options(t, "b")
+	ctx := pgtest.Context(t)
+	a := pgtest.Primary(t, ao)
+	up := pgtest.Upstream(ao, "")
+	b := standby(t, bo, up)
+	s := pgtest.Settings()
+	s.Parameters["max_standby_streaming_delay"] = "-1"
+	_, err := b.Configure(s, &up, true)
+	pgtest.Must(t, err)
+	pgtest.Must(t, b.Reload(ctx))
+	sql(t, ao, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+	awaitStreaming(t, a, b, "b")
+
+	reader, err := pgx.Connect(ctx, pgtest.ConnString(bo, "postgres"))
+	pgtest.Must(t, err)
+	defer reader.Close(ctx)
+	tx, err := reader.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	pgtest.Must(t, err)
+	var n int
+	pgtest.Must(t, tx.QueryRow(ctx, "SELECT count(*) FROM t").Scan(&n))
+	bystander, err := pgx.Connect(ctx, pgtest.ConnString(bo, "postgres"))
+	pgtest.Must(t, err)
+	defer bystander.Close(ctx)
+	for _, q := range []string{"DELETE FROM t", "VACUUM t", "CREATE TABLE later ()"} {
+		sql(t, ao, q)
+	}
+	pgtest.Eventually(t, "replay waits for the reader", func() error {
+		var waits bool
+		err := bystander.QueryRow(ctx, "SELECT wait_event LIKE 'RecoveryConflict%' FROM pg_stat_activity WHERE backend_type = 'startup'").Scan(&waits)
+		if err == nil && !waits {
+			err = errors.New("it does not")
+		}
+		return err
+	})
+	pgtest.Must(t, a.Kill(ctx))
+	pgtest.Must(t, b.Promote(ctx))
+	if err := tx.QueryRow(ctx, "SELECT count(*) FROM t").Scan(&n); err == nil {
+		t.Error("the reader was not ended, and yet the server is promoted: the test shows nothing")
+	}
+	if err := bystander.Ping(ctx); err != nil {
+		t.Errorf("a session that held up nothing was ended: %v", err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // Promote ends recovery and returns when the server accepts writes. It asks by SQL, or where no session can be had, by
-// the trigger file that pg_ctl promote uses. Replay that waits for a reader holds a promotion up for as long as
-// max_standby_streaming_delay: end such sessions first.
+// the trigger file that pg_ctl promote uses. Readers that hold up replay would hold up the promotion too, for as long as
+// max_standby_streaming_delay; their sessions are ended.
 func (i *Instance) Promote(ctx context.Context) error {
 	if rows, err := i.heartQuery(ctx, "SELECT pg_is_in_recovery()"); err == nil && rows[0][0] == "f" {
 		return nil
@@ -47,6 +47,9 @@ func (i *Instance) awaitPromotion(ctx context.Context) error {
 				err = i.signalProcess(pid, unix.SIGHUP)
 			}
 		}
+		if round%25 == 24 {
+			i.endBlockingReaders(ctx)
+		}
 		if s, aerr := i.Adopt(); aerr == nil && s == nil {
 			return fmt.Errorf("promote: the server ended before recovery did: %w", ErrNotRunning)
 		}
@@ -55,6 +58,23 @@ func (i *Instance) awaitPromotion(ctx context.Context) error {
 			return fmt.Errorf("promote: wait for the end of recovery: %w", errors.Join(ctx.Err(), err))
 		case <-tick.C:
 		}
+	}
+}
+
+// blockingReadersSQL ends the sessions that the startup process waits for: those with a snapshot while it is in a
+// recovery conflict, and those that hold a lock which it wants (PostgreSQL manual, handling query conflicts).
+const blockingReadersSQL = `SELECT a.pid, pg_terminate_backend(a.pid) FROM pg_stat_activity s, pg_stat_activity a
+ WHERE s.backend_type = 'startup' AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+   AND (a.backend_xmin IS NOT NULL AND s.wait_event ~ '^(RecoveryConflict|BufferPin)' OR a.pid = ANY (pg_blocking_pids(s.pid)))`
+
+// endBlockingReaders is tried again while the promotion lasts; that it fails once changes nothing.
+func (i *Instance) endBlockingReaders(ctx context.Context) {
+	rows, err := i.heartQuery(ctx, blockingReadersSQL)
+	if err != nil {
+		return
+	}
+	for _, r := range rows {
+		i.log.Warn("ended a session that held up the promotion", "pid", r[0])
 	}
 }
 

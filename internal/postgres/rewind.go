@@ -95,6 +95,9 @@ func (i *Instance) recoverCrash(ctx context.Context) error {
 	if _, err := i.signalFiles(false); err != nil {
 		return err
 	}
+	if err := i.clearZombieLocks(); err != nil {
+		return err
+	}
 	args := []string{"--single", "-D", i.opt.DataDir, "-c", "config_file=" + i.path(confFile),
 		"-c", "archive_mode=off", "-c", "synchronous_standby_names=", "template1"}
 	cmd := i.command(ctx, i.bin("postgres"), args...)

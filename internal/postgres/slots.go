@@ -11,9 +11,9 @@ import (
 
 const slotsSQL = `SELECT slot_name, slot_type, active, temporary, coalesce(restart_lsn::text, '') FROM pg_catalog.pg_replication_slots`
 
-// EnsureSlots creates the physical slots that are wanted and missing, reserving WAL at once. With drop it removes other
-// physical ones that are neither active nor temporary. Logical slots are never touched.
-func (i *Instance) EnsureSlots(ctx context.Context, want []string, drop bool) error {
+// EnsureSlots creates the physical slots that are wanted and missing, reserving WAL at once. Other physical ones that are
+// neither active nor temporary are removed where drop says so; nil: none. Logical slots are never touched.
+func (i *Instance) EnsureSlots(ctx context.Context, want []string, drop func(name string) bool) error {
 	conn, err := i.connect(ctx, "", nil)
 	if err != nil {
 		return fmt.Errorf("replication slots: %w", err)
@@ -27,7 +27,7 @@ func (i *Instance) EnsureSlots(ctx context.Context, want []string, drop bool) er
 	for _, r := range rows {
 		name, kind, active, temporary := r[0], r[1], r[2] == "t", r[3] == "t"
 		have[name] = true
-		if kind == "physical" && !temporary && !active && drop && !slices.Contains(want, name) {
+		if kind == "physical" && !temporary && !active && !slices.Contains(want, name) && drop != nil && drop(name) {
 			if _, err := session.Query(ctx, conn, "SELECT pg_catalog.pg_drop_replication_slot("+session.QuoteLiteral(name)+")"); err != nil {
 				return fmt.Errorf("replication slots: drop %s: %w", name, err)
 			}
