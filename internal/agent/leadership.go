@@ -190,7 +190,6 @@ func (a *Agent) setSync(ctx context.Context, in input, e *effects) error {
 	if in.holder == nil {
 		return errors.New("synchronous set: no leadership is held")
 	}
-	a.log.Info(step.Text)
 	if step.Names != nil {
 		return a.server.SetSyncNames(ctx, *step.Names)
 	}

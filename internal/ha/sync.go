@@ -147,8 +147,8 @@ func strictWithoutStandby(v View) *SyncStep {
 }
 
 // eligible lists the members that may be synchronous standbys now, best first: higher sync_priority, already
-// synchronous, more WAL; members that may not lead come last. One that has just gone stays for a short while, so that
-// a reconnect does not cost the protection.
+// synchronous, more WAL; members that may not lead come last. One that has just gone stays for a short while behind all
+// that are there, so that a reconnect does not cost the protection where it is the only one.
 func eligible(v View, m *Memory) []string {
 	type candidate struct {
 		name    string
@@ -174,6 +174,8 @@ func eligible(v View, m *Memory) []string {
 	sort.SliceStable(list, func(i, j int) bool {
 		a, b := list[i], list[j]
 		switch {
+		case a.present != b.present: // commits wait for one that is gone
+			return a.present
 		case a.member.MayLead != b.member.MayLead:
 			return a.member.MayLead
 		case a.member.SyncPriority != b.member.SyncPriority:
