@@ -40,23 +40,6 @@ func TestReferencePages(t *testing.T) {
 	}
 }
 
-// withoutEffect lists keys, or beginnings of keys, that are read and checked so that Patroni's files are understood, but
-// that nothing in this version acts upon. Whoever makes one work takes it off the list.
-func withoutEffect() []string {
-	return []string{
-		"watchdog", "log.traceback_level", "log.format", "log.dateformat", "log.static_fields", "log.mode", "log.file_size",
-		"log.file_num", "log.loggers", "log.deduplicate_heartbeat_logs", "etcd.srv", "etcd3.srv",
-		"postgresql.config_dir", "postgresql.config_base_name", "postgresql.custom_conf", "postgresql.bin_name",
-		"postgresql.use_unix_socket_repl", "postgresql.create_replica_method", "postgresql.callbacks",
-		"postgresql.pre_promote", "postgresql.before_stop", "postgresql.remove_data_directory_on", "postgresql.krbsrvname",
-		"bootstrap.method", "bootstrap.dcs.max_timelines_history", "bootstrap.dcs.primary_", "bootstrap.dcs.master_",
-		"bootstrap.dcs.failsafe_mode", "bootstrap.dcs.member_slots_ttl", "bootstrap.dcs.slots", "bootstrap.dcs.permanent_",
-		"bootstrap.dcs.ignore_slots", "bootstrap.dcs.haven.takeover", "bootstrap.dcs.haven.suspect_after",
-		"bootstrap.dcs.haven.heartbeat", "bootstrap.dcs.haven.switchover_wait", "bootstrap.dcs.haven.crash_wait",
-		"restapi.request_queue_size",
-	}
-}
-
 func configurationPage() string {
 	var b strings.Builder
 	b.WriteString("# Configuration keys\n\n" + generated)
@@ -67,7 +50,8 @@ How the files are found, merged and overridden is told in [configuration files](
 Reload says when a change takes effect: **R** at SIGHUP or POST /reload, **S** at the next start of ` + "`haven run`" + `,
 **Q** at the next restart of PostgreSQL, **–** never (it is fixed for the life of the member).
 
-Keys marked **no effect** are read and checked, so that a file of Patroni's is understood, and then nothing acts upon them.
+Keys marked **no effect** are read and checked, so that a file of Patroni's is understood, and then nothing acts upon them:
+one that asks for something else than what happens anyway is a warning, or an error where an operator would rely on it.
 `)
 	var order []string
 	tables := map[string]*strings.Builder{}
@@ -93,8 +77,8 @@ func writeKey(w *strings.Builder, d config.KeyDoc) {
 		def += " (" + cell(d.PatroniDefault) + ")"
 	}
 	text := cell(d.Text)
-	if slices.ContainsFunc(withoutEffect(), func(beginning string) bool { return strings.HasPrefix(d.Path, beginning) }) {
-		text = "**No effect in this version.** " + text
+	if d.Inert != "" {
+		text = fmt.Sprintf("%s **No effect in this version:** %s.", text, cell(d.Inert))
 	}
 	reload := strings.ReplaceAll(string(d.Reload), "-", "–")
 	fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s |\n", d.Path, cell(d.Kind), strings.TrimSpace(def), reload, text)

@@ -41,14 +41,7 @@ type day struct {
 
 func newDay(t *testing.T) *day {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "haven-badday-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	d := &day{t: t, dir: dir, file: filepath.Join(dir, "haven.yml"), sql: dcstest.FreeAddress(t), rest: dcstest.FreeAddress(t), client: dcstest.FreeAddress(t)}
 	d.etcd = fmt.Sprintf("{embedded: true, members: {db1: {client: %q, peer: %q}}}", d.client, dcstest.FreeAddress(t))
 	d.write()
@@ -81,12 +74,7 @@ restapi: {listen: %q}
 // own gives a path to the user of the server.
 func (d *day) own(path string) {
 	if a := pgtest.Account(d.t); a != nil {
-		err := filepath.WalkDir(path, func(p string, _ fs.DirEntry, err error) error {
-			return errors.Join(err, os.Lchown(p, a.UID, a.GID))
-		})
-		if err != nil {
-			d.t.Fatal(err)
-		}
+		chown(d.t, path, a)
 	}
 }
 
@@ -94,7 +82,7 @@ func (d *day) own(path string) {
 func (d *day) initdb() {
 	cmd := exec.Command(filepath.Join(pgtest.BinDirs()[0], "initdb"), "-D", d.data(), "-U", "postgres", "--no-sync", "-A", "trust")
 	if a := pgtest.Account(d.t); a != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(a.UID), Gid: uint32(a.GID)}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(a)}
 	}
 	cmd.Dir = "/"
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -226,6 +214,7 @@ func (d *day) golden(name, text string) {
 	for _, r := range []struct{ pattern, by string }{
 		{`127\.0\.0\.1:\d+`, "ADDRESS"}, {`pid \d+`, "pid PID"}, {`\d{19}`, "SYSTEM"}, {`\d{4}-\d\d-\d\d \d\d:\d\d UTC`, "TIME"},
 		{`another port, for instance \d+`, "another port, for instance PORT"},
+		{`haven\.new-\d+`, "haven.new-N"}, {`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ UTC \[\d+\]`, "TIME [PID]"}, {`xlogtemp\.\d+`, "xlogtemp.PID"},
 	} {
 		got = regexp.MustCompile(r.pattern).ReplaceAllString(got, r.by)
 	}

@@ -22,14 +22,7 @@ type running struct {
 
 func startDemo(t *testing.T, args ...string) *running {
 	t.Helper()
-	tmp, err := os.MkdirTemp("", "haven-demotest-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(tmp) })
+	tmp := openDir(t)
 	r := &running{t: t, tmp: tmp, out: filepath.Join(tmp, "output"), end: make(chan error, 1)}
 	out, err := os.Create(r.out)
 	if err != nil {

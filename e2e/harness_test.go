@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -22,6 +21,7 @@ import (
 	"github.com/havenha/haven/internal/dcs/etcd"
 	"github.com/havenha/haven/internal/demo"
 	"github.com/havenha/haven/internal/drill"
+	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
@@ -109,15 +109,22 @@ func startClusterOn(t *testing.T, bin string, members int, sync string) *testClu
 	return c
 }
 
+// openDir is a temporary directory that nodes of any user may walk into.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := pgtest.Dir(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // prepareCluster makes the files of a cluster; each edit may change its configuration.
 func prepareCluster(t *testing.T, members int, sync string, edits ...func(dir, text string) string) *testCluster {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "haven-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	c := &testCluster{t: t, nodes: map[string]*exec.Cmd{}}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	var err error
 	if c.plan, err = demo.Make(dir, demo.Shape{Members: members, Sync: sync, AnyPorts: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -145,21 +152,26 @@ func (c *testCluster) edit(edits []func(dir, text string) string) {
 
 // giveAway hands the directory to an unprivileged user, as whom all nodes run when the test is run by root.
 func (c *testCluster) giveAway(dir string) {
-	if os.Geteuid() != 0 {
+	a := pgtest.Account(c.t)
+	if a == nil {
 		return
 	}
-	u, err := user.Lookup("postgres")
-	if err != nil {
-		c.t.Skip("as root, this test needs the user postgres: apt-get install postgresql")
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	c.account = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	err = filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, uid, gid))
+	c.account = credential(a)
+	chown(c.t, dir, a)
+}
+
+func credential(a *postgres.Account) *syscall.Credential {
+	return &syscall.Credential{Uid: uint32(a.UID), Gid: uint32(a.GID)}
+}
+
+// chown gives a path and what is below it to a user.
+func chown(t *testing.T, path string, a *postgres.Account) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(p string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(p, a.UID, a.GID))
 	})
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 

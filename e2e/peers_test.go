@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/dcs/dcstest"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -102,7 +103,7 @@ func startHAProxy(t *testing.T, c *testCluster) (write, read string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write, read = unused(t), unused(t)
+	write, read = dcstest.FreeAddress(t), dcstest.FreeAddress(t)
 	var b strings.Builder
 	b.WriteString("defaults\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n")
 	for _, line := range strings.Split(string(guide), "\n") {
@@ -147,16 +148,6 @@ func haproxyServers(c *testCluster) string {
 		lines = append(lines, fmt.Sprintf("  server %s %s check port %s", m.Name, m.Address(), port))
 	}
 	return strings.Join(lines, "\n")
-}
-
-func unused(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // askThrough runs a query through an address; any error is told as text.

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 
+	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs"
 )
 
@@ -77,7 +80,7 @@ func (s *Server) patchConfig(w http.ResponseWriter, r *http.Request) {
 		document(w, ok, whole)
 		return
 	}
-	if s.storeConfig(w, r, whole, snap.Config.ModRev, http.StatusServiceUnavailable) {
+	if accepted(w, whole, snap.Config.Raw) && s.storeConfig(w, r, whole, snap.Config.ModRev, http.StatusServiceUnavailable) {
 		document(w, ok, whole)
 	}
 }
@@ -85,9 +88,33 @@ func (s *Server) patchConfig(w http.ResponseWriter, r *http.Request) {
 // putConfig replaces the whole configuration, whatever it is at the moment.
 func (s *Server) putConfig(w http.ResponseWriter, r *http.Request) {
 	whole, read := object(w, r)
-	if read && s.storeConfig(w, r, whole, -1, http.StatusBadGateway) {
+	if read && accepted(w, whole, nil) && s.storeConfig(w, r, whole, -1, http.StatusBadGateway) {
 		document(w, ok, whole)
 	}
+}
+
+// accepted checks a configuration that is to be stored. Where a person has made a mistake, it has answered with all of
+// them. Mistakes that the stored configuration has already do not stop another change, such as pause.
+func accepted(w http.ResponseWriter, whole map[string]any, stored json.RawMessage) bool {
+	raw, err := json.Marshal(whole)
+	if err != nil {
+		errorPage(w, http.StatusBadRequest, err.Error())
+		return false
+	}
+	former := config.CheckDynamic(stored).Faults
+	var mistakes []string
+	for _, f := range config.CheckDynamic(raw).Faults {
+		if f.Severity == config.Error && !slices.Contains(former, f) {
+			mistakes = append(mistakes, f.Text)
+		}
+	}
+	if len(mistakes) == 0 {
+		return true
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8") // it repeats what was sent
+	w.WriteHeader(http.StatusBadRequest)
+	_, _ = fmt.Fprintf(w, "the configuration was not changed:\n%s\n", strings.Join(mistakes, "\n")) // a client that is gone cannot be told
+	return false
 }
 
 func (s *Server) storeConfig(w http.ResponseWriter, r *http.Request, whole map[string]any, seen int64, failed int) bool {

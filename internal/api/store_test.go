@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +124,39 @@ func TestConfigChanges(t *testing.T) {
 	}
 	if n := len(b.wakes); n != 2 {
 		t.Errorf("the agent was woken %d times by two changes", n)
+	}
+}
+
+// TestMistakenConfigIsNotStored: whoever mistypes a key is told so, all at once, and the cluster keeps what it had.
+func TestMistakenConfigIsNotStored(t *testing.T) {
+	store := openStore(t)
+	b := newBench(t, leader(t), store, nil)
+	const stored = `{"ttl":30,"tll":20}` // Patroni has let that pass
+	fill(t, store, stored, nil)
+	const faults = "the configuration was not changed:\n" +
+		"`loop_wait` is `often`, which is not a valid duration: write 250ms, 5s, 2min, 12h or 7d; a bare number is in seconds\n" +
+		"unknown key `synchronus_mode`; did you mean `synchronous_mode`?\n"
+	for _, c := range []struct{ method, body, answer string }{
+		{"PATCH", `{"loop_wait": "often", "synchronus_mode": true, "pause": true}`, faults},
+		{"PUT", `{"loop_wait": "often", "synchronus_mode": true}`, faults},
+		{"PUT", stored, "the configuration was not changed:\nunknown key `tll`; did you mean `ttl`?\n"},
+		{"PATCH", `{"postgresql": {"authentication": {"superuser": {"password": ["s3cret"]}}}}`, "the configuration was not changed:\n`postgresql.authentication.superuser.password` is a list: write one secret\n"},
+	} {
+		code, body, h := b.do(c.method, "/config", c.body)
+		if code != 400 || body != c.answer || !strings.HasPrefix(h.Get("Content-Type"), "text/plain") {
+			t.Errorf("%s %s: %d %s %s", c.method, c.body, code, h.Get("Content-Type"), body)
+		}
+		if _, now, _ := b.do("GET", "/config", ""); now != stored {
+			t.Errorf("%s %s: stored %s", c.method, c.body, now)
+		}
+	}
+	if n := len(b.wakes); n != 0 {
+		t.Errorf("the agent was woken %d times by no change", n)
+	}
+	const patronis = `{"pause": true, "failsafe_mode": true, "slots": {"a": {"type": "physical"}}, "ignore_slots": [{"name": "b"}], "member_slots_ttl": "1h", "max_timelines_history": 3, "primary_race_backoff": 1,
+		"postgresql": {"callbacks": {"on_start": "/x"}, "recovery_conf": {"restore_command": "cp x"}, "wal_g": {"command": "x"}}}`
+	if code, body, _ := b.do("PATCH", "/config", patronis); code != 200 {
+		t.Errorf("keys of Patroni's, beside a mistake that was there before: %d %s", code, body)
 	}
 }
 

@@ -34,6 +34,7 @@ func (l *loader) build() *Node {
 	l.roles(n)
 	n.doc = l.doc
 	l.sameAddress(n)
+	l.apart(n)
 	n.Origins = origins(l.doc)
 	return n
 }

@@ -49,10 +49,14 @@ func (l *loader) etcdSection(n *Node) {
 // needEtcd reports that there is no consensus store where one is needed.
 func (l *loader) needEtcd(n *Node) {
 	e := n.Etcd
-	if len(e.Hosts) > 0 || e.SRV != "" || l.given("etcd.members") != nil || e.Embedded {
+	if len(e.Hosts) > 0 || l.given("etcd.members") != nil || e.Embedded {
 		return
 	}
 	if n.Postgres == nil && l.given("proxy.discover").TextOr("") == "rest" {
+		return
+	}
+	if srv := l.given("etcd.srv"); srv != nil {
+		l.report.errorf(srv.At, "`etcd.srv` is all that names etcd's members, and SRV records are not looked up in this version: list the members in `etcd.hosts`")
 		return
 	}
 	for _, other := range []string{"consul", "zookeeper", "exhibitor", "kubernetes", "raft"} {
@@ -180,7 +184,7 @@ func inOrder(n int) string {
 func (l *loader) externalEtcd(n *Node) {
 	e := &n.Etcd
 	var used []string
-	for _, key := range []string{"proxy", "url", "srv", "hosts", "host"} {
+	for _, key := range []string{"proxy", "url", "hosts", "host"} {
 		if l.given("etcd."+key) != nil {
 			used = append(used, key)
 		}
@@ -199,9 +203,6 @@ func (l *loader) externalEtcd(n *Node) {
 	port := 2379
 	if p := l.number("etcd.port"); p > 0 {
 		port = p
-	}
-	if used[0] == "srv" {
-		return
 	}
 	e.UseProxies = e.UseProxies || used[0] == "proxy"
 	for _, host := range l.strings("etcd." + used[0]) {

@@ -136,7 +136,6 @@ func (l *loader) readPostgres(n *Node) *Postgres {
 		p.ListenAddresses, p.Port = strings.Join(hosts, ","), port
 	}
 	l.byRole(p)
-	l.replicaMethods(p)
 	return p
 }
 
@@ -162,26 +161,6 @@ func (l *loader) byRole(p *Postgres) {
 		if lines := l.lines("postgresql.pg_ident_" + role); lines != nil {
 			p.IdentByRole[role] = lines
 		}
-	}
-}
-
-func (l *loader) replicaMethods(p *Postgres) {
-	if l.given("postgresql.create_replica_methods") == nil {
-		if old := l.given("postgresql.create_replica_method"); old != nil {
-			l.doc.Set("postgresql.create_replica_methods", old)
-		}
-	}
-	p.CreateReplicaMethods = l.strings("postgresql.create_replica_methods")
-	p.Methods = map[string]map[string]string{}
-	for _, method := range p.CreateReplicaMethods {
-		if method == "basebackup" {
-			continue
-		}
-		m := l.settings("postgresql." + method)
-		if m["command"] == "" {
-			l.report.errorf(l.doc.Nearest("postgresql.create_replica_methods"), "the method `%s` has no command: write `postgresql.%s.command`, or take it out of the list", method, method)
-		}
-		p.Methods[method] = m
 	}
 }
 
@@ -220,7 +199,7 @@ func (l *loader) bootstrap(n *Node) {
 	if l.given("bootstrap") == nil {
 		return
 	}
-	b := &Bootstrap{Method: l.text("bootstrap.method"), PostBootstrap: l.text("bootstrap.post_bootstrap"), HBA: l.lines("bootstrap.pg_hba")}
+	b := &Bootstrap{PostBootstrap: l.text("bootstrap.post_bootstrap"), HBA: l.lines("bootstrap.pg_hba")}
 	if b.PostBootstrap == "" {
 		b.PostBootstrap = l.text("bootstrap.post_init")
 	}
@@ -230,7 +209,6 @@ func (l *loader) bootstrap(n *Node) {
 	}
 	b.DCS = l.given("bootstrap.dcs").JSON()
 	l.checkTiming(b)
-	l.customMethod(b)
 	l.databases(b)
 	l.bootstrapHBA(n, b)
 	n.Bootstrap = b
@@ -245,22 +223,14 @@ func (l *loader) checkTiming(b *Bootstrap) {
 	var faults Report
 	w := schema.Walker{Errorf: faults.errorf, Warnf: faults.warnf, Schema: l.schema, Methods: schema.MethodNames(l.doc)}
 	w.Walk("bootstrap.dcs", dcs, l.schema.At("bootstrap.dcs"))
-	_, warnings, err := ParseDynamic(b.DCS, l.format == Haven)
+	doc, err := tree.FromJSON(b.DCS, dcs.At)
 	if err != nil || !faults.OK() { // reported by the walker
 		return
 	}
-	for _, warning := range warnings {
+	r := &dynamicReader{doc: doc, schema: l.schema}
+	r.read(l.format == Haven)
+	for _, warning := range r.warnings {
 		l.report.warnf(l.doc.Nearest("bootstrap.dcs"), "%s", warning)
-	}
-}
-
-func (l *loader) customMethod(b *Bootstrap) {
-	if b.Method == "initdb" {
-		return
-	}
-	b.Custom = l.settings("bootstrap." + b.Method)
-	if b.Custom["command"] == "" {
-		l.report.errorf(l.doc.Nearest("bootstrap.method"), "the method `%s` has no command: write `bootstrap.%s.command`", b.Method, b.Method)
 	}
 }
 
@@ -293,7 +263,7 @@ func (l *loader) bootstrapHBA(n *Node, b *Bootstrap) {
 	p := n.Postgres
 	written := len(b.HBA) > 0 || p.HBA != nil || len(p.HBAByRole) > 0 || p.Parameters["hba_file"] != "" ||
 		l.given("bootstrap.dcs.postgresql.pg_hba") != nil || l.given("bootstrap.dcs.postgresql.parameters.hba_file") != nil
-	if l.format == Haven || written || b.Method != "initdb" {
+	if l.format == Haven || written {
 		return
 	}
 	b.HBA = n.DefaultHBA()

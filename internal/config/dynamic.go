@@ -74,12 +74,21 @@ type dynamicReader struct {
 // running cluster must not stop for it; only a text that is no JSON object is an error. allHaven tells that every
 // member key was written by Haven: ttl may then be as low as 5 s, and below 10 s loop_wait and retry_timeout follow
 // from it. The timing rule is loop_wait + 2*retry_timeout <= ttl. The document itself is never changed.
+//
+// A key that has no effect in this version is a warning, unless it asks for what happens anyway.
 func ParseDynamic(raw json.RawMessage, allHaven bool) (Dynamic, []string, error) {
 	doc, err := tree.FromJSON(raw, tree.Place{Note: "dynamic configuration"})
 	if err != nil {
 		return Dynamic{}, nil, fmt.Errorf("dynamic configuration: %w", err)
 	}
 	r := &dynamicReader{doc: doc, schema: schema.New()}
+	d := r.read(allHaven)
+	d.Raw = raw
+	r.inert()
+	return d, r.warnings, nil
+}
+
+func (r *dynamicReader) read(allHaven bool) Dynamic {
 	d := Dynamic{
 		MaximumLagOnFailover: max(0, r.size("maximum_lag_on_failover")), MaximumLagOnSyncNode: r.size("maximum_lag_on_syncnode"),
 		SynchronousMode: r.syncMode(), SynchronousModeStrict: r.bool("synchronous_mode_strict"), SynchronousNodeCount: r.number("synchronous_node_count"),
@@ -88,7 +97,7 @@ func ParseDynamic(raw json.RawMessage, allHaven bool) (Dynamic, []string, error)
 		PrimaryStopTimeout:  r.duration(r.newer("primary_stop_timeout", "master_stop_timeout")),
 		PrimaryRaceBackoff:  r.duration("primary_race_backoff"),
 		MaxTimelinesHistory: r.number("max_timelines_history"), MemberSlotsTTL: max(0, r.duration("member_slots_ttl")),
-		UseSlots: r.bool("postgresql.use_slots"), Raw: raw,
+		UseSlots:    r.bool("postgresql.use_slots"),
 		IgnoreSlots: r.raw("ignore_slots"), StandbyCluster: r.raw("standby_cluster"), Postgres: r.raw("postgresql"),
 	}
 	for _, name := range []string{"slots", "permanent_slots", "permanent_replication_slots"} {
@@ -98,26 +107,7 @@ func ParseDynamic(raw json.RawMessage, allHaven bool) (Dynamic, []string, error)
 	}
 	r.haven(&d.Haven)
 	r.timing(&d, allHaven)
-	return d, r.warnings, nil
-}
-
-// CheckDynamic lists what is wrong with a dynamic configuration that a person is about to store; empty when nothing is.
-func CheckDynamic(raw json.RawMessage) []string {
-	doc, err := tree.FromJSON(raw, tree.Place{Note: "dynamic configuration"})
-	if err != nil {
-		return []string{err.Error()}
-	}
-	var r Report
-	s := schema.New()
-	whole := &tree.Value{Shape: tree.Mapping, At: doc.At}
-	whole.Set("bootstrap.dcs", doc)
-	w := schema.Walker{Strict: true, Errorf: r.errorf, Warnf: r.warnf, Schema: s, Methods: schema.MethodNames(whole)}
-	w.Walk("bootstrap.dcs", doc, s.At("bootstrap.dcs"))
-	var out []string
-	for _, f := range r.Faults {
-		out = append(out, strings.ReplaceAll(f.Text, "bootstrap.dcs.", ""))
-	}
-	return out
+	return d
 }
 
 func (r *dynamicReader) warn(format string, args ...any) {

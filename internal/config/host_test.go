@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 
 func TestBusyPortsNamesTheHolder(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
+	cmd.Args[0] = "/opt/other/web-server-of-the-neighbours"
 	cmd.Env = append(os.Environ(), "CONFIG_TEST_LISTEN=1")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -64,7 +65,7 @@ postgresql:
 		t.Fatalf("want only postgresql.listen, since 127.0.0.2 is free: %v", faults)
 	}
 	f := faults[0]
-	want := fmt.Sprintf("`postgresql.listen` localhost:%s is in use by pid %d (", port, cmd.Process.Pid)
+	want := fmt.Sprintf("`postgresql.listen` localhost:%s is in use by pid %d (web-server-of-the-neighbours): ", port, cmd.Process.Pid)
 	if f.Line != 8 || f.Column != 3 || f.Severity != Error || !strings.HasPrefix(f.Text, want) {
 		t.Errorf("got %s\nwant %s", f, want)
 	}
@@ -123,7 +124,9 @@ func TestVariablesOverrideTheFile(t *testing.T) {
 		n.Postgres.BinNames["pg_ctl"] != "pg_ctl-15" || n.Postgres.BinDir != "/work/pg/bin" || n.Origins["scope"] != "PATRONI_SCOPE" {
 		t.Errorf("%+v %s", n.RESTAPI, n.Origins["scope"])
 	}
-	if got := r.String(); got != "PATRONI_SUPERUSR_PASSWORD: warning: this variable belongs to no key, so it has no effect; did you mean `PATRONI_SUPERUSER_PASSWORD`?\n0 errors, 1 warning\n" {
+	if got := r.String(); got != "PATRONI_LOG_LOGGERS: warning: `log.loggers` has no effect in this version: `log.level` holds for every part\n"+
+		"PATRONI_POSTGRESQL_BIN_PG_CTL: warning: `postgresql.bin_name` has no effect in this version: the programs are called by their usual names\n"+
+		"PATRONI_SUPERUSR_PASSWORD: warning: this variable belongs to no key, so it has no effect; did you mean `PATRONI_SUPERUSER_PASSWORD`?\n0 errors, 3 warnings\n" {
 		t.Errorf("report:\n%s", got)
 	}
 	n, _ = mustLoad(t, host("", "PATRONI_CONFIGURATION="+strings.ReplaceAll(databaseNode, "password_file: secrets/", "password: "), "PATRONI_NAME=db2"))

@@ -71,6 +71,9 @@ func (l *loader) load() *Node {
 		l.format = Haven
 	}
 	w := &schema.Walker{Strict: l.format == Haven, Errorf: l.report.errorf, Warnf: l.report.warnf, Schema: l.schema, Methods: schema.MethodNames(tree.Merge(l.doc, env))}
+	if !l.src.Client { // to a command, keys without effect are no matter
+		w.Inertf, w.Refusef = l.report.warnf, l.report.errorf
+	}
 	for _, d := range append(docs, env) {
 		w.Walk("", d, l.schema)
 	}

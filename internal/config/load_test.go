@@ -100,7 +100,7 @@ func TestTheSameFileServesBothDatabaseNodes(t *testing.T) {
 			t.Errorf("%s: unexpected faults:\n%s", node.name, r)
 		}
 		got := fmt.Sprintln(n.Name, n.Roles(), n.Postgres.Listen, n.Postgres.ConnectAddress, n.RESTAPI.ConnectAddress, n.Etcd.Hosts[0], n.Postgres.RunAs, n.Dir())
-		want := fmt.Sprintln(node.name, []string{"etcd", "postgresql", "proxy"}, "localhost,"+node.address+":5432", node.address+":5432", node.address+":8008", node.first, "postgres", "/var/lib/haven/shop/"+node.name)
+		want := fmt.Sprintln(node.name, []string{"etcd", "postgresql", "proxy"}, "localhost,"+node.address+":5432", node.address+":5432", node.address+":8008", node.first, "postgres", "/var/lib/haven/nodes/shop/"+node.name)
 		if got != want {
 			t.Errorf("got  %swant %s", got, want)
 		}
@@ -152,7 +152,7 @@ nodes:
 		t.Errorf("unexpected faults:\n%s", r)
 	}
 	dir := filepath.Dir(path)
-	if n.Postgres.ConnectAddress != "127.0.0.1:25432" || n.RESTAPI.ConnectAddress != "127.0.0.1:28008" || n.Postgres.DataDir != dir+"/demo/db2" || n.Dir() != dir+"/demo/demo/db2" {
+	if n.Postgres.ConnectAddress != "127.0.0.1:25432" || n.RESTAPI.ConnectAddress != "127.0.0.1:28008" || n.Postgres.DataDir != dir+"/demo/db2" || n.Dir() != dir+"/demo/nodes/demo/db2" {
 		t.Errorf("db2: %s %s %s %s", n.Postgres.ConnectAddress, n.RESTAPI.ConnectAddress, n.Postgres.DataDir, n.Dir())
 	}
 	src.Name = "proxy"

@@ -152,9 +152,6 @@ type Postgres struct {
 	UsePgRewind                                                    bool
 	RemoveDataDirOnRewindFailure, RemoveDataDirOnDivergedTimelines bool
 
-	CreateReplicaMethods []string
-	// Methods holds the sections of the methods other than basebackup.
-	Methods map[string]map[string]string
 	// BaseBackup and RewindOptions are ready options of pg_basebackup and pg_rewind: --checkpoint=fast.
 	BaseBackup, RewindOptions []string
 	Callbacks                 map[string]string
@@ -166,15 +163,12 @@ type Postgres struct {
 // Bootstrap is the section bootstrap.
 type Bootstrap struct {
 	// DCS is bootstrap.dcs as JSON, as it was written; see DefaultDCS.
-	DCS    json.RawMessage
-	Method string
+	DCS json.RawMessage
 	// InitDB are ready options of initdb: --encoding=UTF8.
 	InitDB        []string
 	PostBootstrap string
 	HBA           []string
 	Databases     []Database
-	// Custom is the section of Method where that is not initdb; all of its keys as text.
-	Custom map[string]string
 }
 
 // Database is made once, when the cluster is made.

@@ -10,16 +10,19 @@ type KeyDoc struct {
 	Default, PatroniDefault string
 	Reload                  schema.ReloadClass
 	Text                    string
+	// Inert is what happens whatever the key says; empty for a key that has an effect.
+	Inert string
 }
 
-// Reference is every key that has an effect, in the order of the sections, from the table that the reader itself uses.
+// Reference is every key that is read, in the order of the sections, from the table that the reader itself uses.
 func Reference() []KeyDoc {
 	var out []KeyDoc
+	table := schema.New()
 	for _, k := range schema.Keys() {
 		if k.Unused || k.Absent != "" {
 			continue
 		}
-		d := KeyDoc{Path: k.Path, Kind: string(k.Kind), Default: k.DefaultIn(true), Reload: k.Reload, Text: k.Text}
+		d := KeyDoc{Path: k.Path, Kind: string(k.Kind), Default: k.DefaultIn(true), Reload: k.Reload, Text: k.Text, Inert: table.InertAt(k.Path)}
 		if k.Shown != "" {
 			d.Default = k.Shown
 		}

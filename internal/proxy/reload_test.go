@@ -6,23 +6,13 @@ import (
 	"testing"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs/dcstest"
 )
-
-// freeAddress is an address that was free a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
 
 func TestReloadTouchesOnlyWhatChanges(t *testing.T) {
 	c := settings()
 	b := newFake(t, "db2")
-	c.Listeners[0].Listen, c.Listeners[1].Listen = freeAddress(t), freeAddress(t)
+	c.Listeners[0].Listen, c.Listeners[1].Listen = dcstest.FreeAddress(t), dcstest.FreeAddress(t)
 	w := start(t, c)
 	leading(t, w, b)
 	writer, reader := connect(t, w.rw), connect(t, w.ro)
@@ -31,7 +21,7 @@ func TestReloadTouchesOnlyWhatChanges(t *testing.T) {
 
 	next := *c
 	third := c.Listeners[1]
-	third.Listen = freeAddress(t)
+	third.Listen = dcstest.FreeAddress(t)
 	kept := c.Listeners[0]
 	kept.Admit = 7
 	next.Listeners = []config.Listener{third, kept}
@@ -81,7 +71,7 @@ func TestReloadWithABusyPortChangesNothing(t *testing.T) {
 
 func TestReloadMovesAPortFromOneTargetToTheOther(t *testing.T) {
 	c := settings()
-	c.Listeners[0].Listen, c.Listeners[1].Listen = freeAddress(t), freeAddress(t)
+	c.Listeners[0].Listen, c.Listeners[1].Listen = dcstest.FreeAddress(t), dcstest.FreeAddress(t)
 	w, b := start(t, c), newFake(t, "db2")
 	leading(t, w, b)
 	next := *c
@@ -109,7 +99,7 @@ func TestReloadOfTheStatisticsPort(t *testing.T) {
 		t.Errorf("after the reload: %d", code)
 	}
 	moved := same
-	moved.Stats = &config.Stats{Listen: freeAddress(t), Allow: loopback}
+	moved.Stats = &config.Stats{Listen: dcstest.FreeAddress(t), Allow: loopback}
 	if err := w.proxy.Reload(&moved); err != nil {
 		t.Fatal(err)
 	}

@@ -9,11 +9,11 @@ func postgresKeys() []Key {
 		{Path: "postgresql.connect_address", Kind: Address, Shown: "<address> and the port of listen", Reload: ReloadRestart, Text: "Where other members and clients reach the server."},
 		{Path: "postgresql.proxy_address", Kind: Address, Text: "Published as proxy_url: where a pooler in front of the server listens."},
 		{Path: "postgresql.data_dir", Kind: Path, Shown: "required", Reload: ReloadFixed, Text: "The data directory."},
-		{Path: "postgresql.config_dir", Kind: Path, Shown: "data_dir", Reload: ReloadRestart, Text: "Where the server's configuration files are."},
-		{Path: "postgresql.config_base_name", Kind: Text, Def: "postgresql", Reload: ReloadRestart, Text: "Name of the configuration file without .conf."},
-		{Path: "postgresql.custom_conf", Kind: Path, Reload: ReloadNow, Text: "File that is included in place of the base configuration."},
+		{Path: "postgresql.config_dir", Kind: Path, Shown: "data_dir", Reload: ReloadRestart, Inert: Inert{Instead: "the configuration files are written into the data directory"}, Text: "Where the server's configuration files are."},
+		{Path: "postgresql.config_base_name", Kind: Text, Def: "postgresql", Reload: ReloadRestart, Inert: Inert{Instead: "the configuration is written into postgresql.conf"}, Text: "Name of the configuration file without .conf."},
+		{Path: "postgresql.custom_conf", Kind: Path, Reload: ReloadNow, Inert: Inert{Instead: "postgresql.base.conf is included"}, Text: "File that is included in place of the base configuration."},
 		{Path: "postgresql.bin_dir", Kind: Path, Shown: "of the data directory's major version, else the newest found", Reload: ReloadRestart, Text: "Where the server programs are."},
-		{Path: "postgresql.bin_name", Kind: Settings, Reload: ReloadRestart, Text: "Other names of single programs: pg_ctl, initdb, pg_controldata, pg_basebackup, postgres, pg_isready, pg_rewind."},
+		{Path: "postgresql.bin_name", Kind: Settings, Reload: ReloadRestart, Inert: Inert{Instead: "the programs are called by their usual names"}, Text: "Other names of single programs: pg_ctl, initdb, pg_controldata, pg_basebackup, postgres, pg_isready, pg_rewind."},
 		{Path: "postgresql.run_as", Kind: Text, Shown: "postgres when started by root", Reload: ReloadRestart, Text: "Operating system user of the server."},
 		{Path: "postgresql.database", Kind: Text, Def: "postgres", Text: "Maintenance database."},
 		{Path: "postgresql.pgpass", Kind: Path, Text: "Password file that is written for PostgreSQL's tools."},
@@ -21,31 +21,35 @@ func postgresKeys() []Key {
 		{Path: "postgresql.pg_hba", Kind: Lines, Shown: "see the manual", Text: "All lines of pg_hba.conf."},
 		{Path: "postgresql.pg_ident", Kind: Lines, Text: "All lines of pg_ident.conf."},
 		{Path: "postgresql.use_unix_socket", Kind: Bool, Def: "false", Text: "Connect to the local server through its socket."},
-		{Path: "postgresql.use_unix_socket_repl", Kind: Bool, Def: "false", Text: "The same for replication connections."},
+		{Path: "postgresql.use_unix_socket_repl", Kind: Bool, Def: "false", Inert: Inert{Instead: "replication connections use TCP"}, Text: "The same for replication connections."},
 		{Path: "postgresql.recovery_conf", Kind: Settings, Text: "Recovery settings of standbys."},
-		{Path: "postgresql.create_replica_methods", Kind: Texts, Def: "basebackup", Text: "How a copy is made, in the order of trying."},
-		{Path: "postgresql.create_replica_method", Kind: Texts, Text: "Older name of create_replica_methods."},
+		{Path: "postgresql.create_replica_methods", Kind: Texts, Def: "basebackup", Inert: Inert{Instead: "new members are copied over the replication protocol, or by pg_basebackup where it is given options", Refused: []string{"*"}}, Text: "How a copy is made, in the order of trying."},
+		{Path: "postgresql.create_replica_method", Kind: Texts, Inert: Inert{Instead: "new members are copied over the replication protocol, or by pg_basebackup where it is given options", Fits: []string{"basebackup"}, Refused: []string{"*"}}, Text: "Older name of create_replica_methods."},
 		{Path: "postgresql.basebackup", Kind: Options, Text: "Options of pg_basebackup."},
 		{Path: "postgresql.rewind", Kind: Options, Text: "Options of pg_rewind."},
-		{Path: "postgresql.callbacks", Kind: Section, Text: "Programs that are run after a change."},
-		{Path: "postgresql.pre_promote", Kind: Text, Text: "Command that must succeed before a promotion."},
-		{Path: "postgresql.before_stop", Kind: Text, Text: "Command that is run before the server stops."},
+		{Path: "postgresql.callbacks", Kind: Section, Inert: Inert{Instead: "no callback is run"}, Text: "Programs that are run after a change."},
+		{Path: "postgresql.pre_promote", Kind: Text, Inert: Inert{Instead: "a promotion does not wait for a command"}, Text: "Command that must succeed before a promotion."},
+		{Path: "postgresql.before_stop", Kind: Text, Inert: Inert{Instead: "the server is stopped without it"}, Text: "Command that is run before the server stops."},
 		{Path: "postgresql.pg_ctl_timeout", Kind: Duration, Def: "60", Text: "How long starting and stopping may take before it is reported."},
 		{Path: "postgresql.use_pg_rewind", Kind: Bool, Def: "false", Haven: "true", Text: "Bring a former primary back with pg_rewind."},
 		{Path: "postgresql.use_slots", Kind: Bool, Unused: true},
-		{Path: "postgresql.remove_data_directory_on_rewind_failure", Kind: Bool, Def: "false", Text: "Copy anew when pg_rewind fails."},
-		{Path: "postgresql.remove_data_directory_on_diverged_timelines", Kind: Bool, Def: "false", Text: "Copy anew when the timelines have diverged."},
-		{Path: "postgresql.krbsrvname", Kind: Text, Text: "Kerberos service name."},
+		{Path: "postgresql.remove_data_directory_on_rewind_failure", Kind: Bool, Def: "false", Inert: Inert{Instead: "data that cannot be rewound is moved aside, never removed, and a new copy is made"}, Text: "Copy anew when pg_rewind fails."},
+		{Path: "postgresql.remove_data_directory_on_diverged_timelines", Kind: Bool, Def: "false", Inert: Inert{Instead: "data that cannot be rewound is moved aside, never removed, and a new copy is made"}, Text: "Copy anew when the timelines have diverged."},
+		{Path: "postgresql.krbsrvname", Kind: Text, Inert: Inert{Instead: "the service name is postgres"}, Text: "Kerberos service name."},
 	}, roleVariants(), callbackKeys(), authKeys())
 }
 
 func roleVariants() []Key {
 	var keys []Key
 	for _, role := range []string{"primary", "replica", "standby_leader"} {
+		var inert Inert
+		if role == "standby_leader" {
+			inert.Instead = "a standby cluster, and with it that role, is not in this version"
+		}
 		keys = append(keys,
-			Key{Path: "postgresql.parameters_" + role, Kind: Settings, Text: "Laid over parameters while the member is a " + role + "."},
-			Key{Path: "postgresql.pg_hba_" + role, Kind: Lines, Text: "Replaces pg_hba while the member is a " + role + "."},
-			Key{Path: "postgresql.pg_ident_" + role, Kind: Lines, Text: "Replaces pg_ident while the member is a " + role + "."})
+			Key{Path: "postgresql.parameters_" + role, Kind: Settings, Inert: inert, Text: "Laid over parameters while the member is a " + role + "."},
+			Key{Path: "postgresql.pg_hba_" + role, Kind: Lines, Inert: inert, Text: "Replaces pg_hba while the member is a " + role + "."},
+			Key{Path: "postgresql.pg_ident_" + role, Kind: Lines, Inert: inert, Text: "Replaces pg_ident while the member is a " + role + "."})
 	}
 	return keys
 }
@@ -92,7 +96,7 @@ func bootstrapKeys() []Key {
 	return []Key{
 		{Path: "bootstrap", Kind: Section, Shown: "{}", Text: "How a new cluster is made. A Patroni file without it never makes one."},
 		{Path: "bootstrap.dcs", Kind: Section, Text: "First content of the dynamic configuration."},
-		{Path: "bootstrap.method", Kind: Text, Def: "initdb", Text: "initdb, or the name of a section with a command."},
+		{Path: "bootstrap.method", Kind: Text, Def: "initdb", Inert: Inert{Instead: "a new cluster is made by initdb, and would be empty", Refused: []string{"*"}}, Text: "initdb, or the name of a section with a command."},
 		{Path: "bootstrap.initdb", Kind: Options, Shown: "[{encoding: UTF8}, data-checksums]", Text: "Options of initdb."},
 		{Path: "bootstrap.pg_hba", Kind: Lines, Text: "Lines appended to pg_hba.conf after initdb where postgresql.pg_hba is not given."},
 		{Path: "bootstrap.post_bootstrap", Kind: Text, Text: "Command that is run once on the new cluster with its connection string."},
@@ -122,7 +126,7 @@ func restKeys() []Key {
 		{Path: "restapi.allowlist_include_members", Kind: Bool, Def: "false", Text: "Members may too."},
 		{Path: "restapi.http_extra_headers", Kind: Settings, Text: "Headers added to each answer."},
 		{Path: "restapi.https_extra_headers", Kind: Settings, Text: "Headers added to each answer over TLS."},
-		{Path: "restapi.request_queue_size", Kind: Number, Def: "5", Min: 0, Max: 4096, Text: "Connections that wait to be accepted."},
+		{Path: "restapi.request_queue_size", Kind: Number, Def: "5", Min: 0, Max: 4096, Inert: Inert{Instead: "the system's own limit of waiting connections holds"}, Text: "Connections that wait to be accepted."},
 		{Path: "restapi.server_tokens", Kind: Text, Def: "original", Accept: []string{"original", "productonly", "minimal"}, Text: "How much the header Server tells."},
 		{Path: "restapi.thread_pool_size", Kind: Number, Unused: true},
 	}

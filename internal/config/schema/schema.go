@@ -62,6 +62,7 @@ type Key struct {
 	Max    int64
 	Unused bool   // Patroni's, accepted and without effect here
 	Absent string // not in this version: what to say
+	Inert  Inert  // has no effect in this version
 	Text   string
 }
 

@@ -23,6 +23,26 @@ func TestTableIsWholeAndItsDefaultsAreValid(t *testing.T) {
 	}
 }
 
+// Whoever is told that a value is refused must be told one that is not.
+func TestKeysWithoutEffectHaveAWayOut(t *testing.T) {
+	for _, k := range Keys() {
+		if !k.Inert.Is() {
+			if len(k.Inert.Fits)+len(k.Inert.Refused) > 0 {
+				t.Errorf("%s has an effect, and yet values that have none", k.Path)
+			}
+			continue
+		}
+		if len(k.Inert.Refused) > 0 && !k.fits(k.harmless()) {
+			t.Errorf("%s: %q is to be written, and would be a fault itself", k.Path, k.harmless())
+		}
+		for _, v := range append(k.Inert.Fits, k.harmless()) {
+			if err := k.Check(v); v != "" && err != nil {
+				t.Errorf("%s: %q is to be written: %v", k.Path, v, err)
+			}
+		}
+	}
+}
+
 func TestVariablesAllBelongToKeys(t *testing.T) {
 	s := New()
 	for name, path := range Variables() {

@@ -16,6 +16,8 @@ type Walker struct {
 	Strict  bool // a key that is not known is an error
 	Errorf  tree.Report
 	Warnf   tree.Report
+	Inertf  tree.Report // keys without effect; nil: not reported
+	Refusef tree.Report // those of them that would be relied on; nil: as above
 	Schema  *Table
 	Methods []string // names of sections that describe custom methods
 }
@@ -31,6 +33,7 @@ func (w *Walker) Walk(path string, v *tree.Value, s *Table) {
 	case Sections:
 		w.objects(path, v, s)
 	case Free:
+		w.known(path, v, s)
 	case Settings:
 		w.settings(path, v)
 	case Texts, Lines, Networks, Endpoints:
@@ -61,6 +64,16 @@ func (w *Walker) section(path string, v *tree.Value, s *Table) {
 			w.Errorf(f.At, "`%s` %s", trimNodes(full), child.Key.Absent)
 		default:
 			w.Walk(trimNodes(full), f.Value, child)
+			w.inert(trimNodes(full), f, &child.Key)
+		}
+	}
+}
+
+// known looks at those keys of a free mapping that mean something.
+func (w *Walker) known(path string, v *tree.Value, s *Table) {
+	for _, f := range v.Fields {
+		if child := s.children[f.Name]; child != nil {
+			w.inert(path+"."+f.Name, f, &child.Key)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Socket is a listening TCP socket of this host, of whichever process.
@@ -84,11 +85,51 @@ func HolderName(proc string, pids []int) string {
 	if len(pids) == 0 {
 		return "another user's process"
 	}
-	name, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pids[0]), "comm"))
-	if err != nil {
+	name := processName(filepath.Join(proc, strconv.Itoa(pids[0])))
+	if name == "" {
 		return fmt.Sprintf("pid %d", pids[0])
 	}
-	return fmt.Sprintf("pid %d (%s)", pids[0], strings.TrimSpace(string(name)))
+	return fmt.Sprintf("pid %d (%s)", pids[0], name)
+}
+
+// processName is the name by which a person knows a process: that of the command that was typed, else the kernel's own,
+// which is cut off after 15 bytes and is that of the file, whatever the file is called (proc_pid_comm(5)).
+func processName(dir string) string {
+	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err == nil {
+		if name := commandName(string(line)); name != "" {
+			return name
+		}
+	}
+	comm, err := os.ReadFile(filepath.Join(dir, "comm"))
+	if err != nil {
+		return ""
+	}
+	return printable(strings.TrimSpace(string(comm)))
+}
+
+// commandName is the last part of the first argument. Servers write a title over their arguments, such as
+// "nginx: master process /usr/sbin/nginx": its beginning is their name.
+func commandName(cmdline string) string {
+	first, _, _ := strings.Cut(cmdline, "\x00")
+	if title, _, ok := strings.Cut(first, ": "); ok {
+		first = title
+	}
+	first = strings.TrimPrefix(strings.TrimSpace(first), "-") // of a login shell
+	if first == "" {
+		return ""
+	}
+	return printable(filepath.Base(first))
+}
+
+// printable takes out what a process of another user might say to the terminal.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, name)
 }
 
 // FreePort is the first port above that nothing listens on; 6432 is the usual other port of a pooler.
