@@ -67,9 +67,12 @@ func (c *chores) start(ctx context.Context, a *Agent, standby bool) {
 	needCheckpoint := !standby && !a.st.checkpoint
 	intruders := a.intruders(a.st.seen.probe)
 	departed := c.departed(slots, a.st.dynamic.MemberSlotsTTL)
+	if standby {
+		slots, departed = nil, c.known(a.opt.Node.Name)
+	}
 	a.beside(ctx, func(ctx context.Context) {
 		var r choresDone
-		if err := a.keepSlots(ctx, slots, departed, standby); err != nil && ctx.Err() == nil {
+		if err := a.keepSlots(ctx, slots, departed); err != nil && ctx.Err() == nil {
 			a.log.Warn("replication slots could not be brought in order", "error", err)
 		}
 		a.dropIntruders(ctx, intruders)
@@ -118,13 +121,20 @@ func (c *chores) departed(now []string, ttl time.Duration) []string {
 	return out
 }
 
-// keepSlots gives each member its slot on the leader, and takes those of departed members away. A standby keeps none:
-// those of its time as primary would hold back WAL for ever.
-func (a *Agent) keepSlots(ctx context.Context, slots, departed []string, standby bool) error {
-	if standby {
-		return a.server.EnsureSlots(ctx, nil, func(string) bool { return true })
+// known are the slots of all members that this agent has seen, its own included.
+func (c *chores) known(me string) []string {
+	out := []string{cluster.SlotName(me)}
+	for name := range c.present {
+		out = append(out, name)
 	}
-	return a.server.EnsureSlots(ctx, slots, func(name string) bool { return slices.Contains(departed, name) })
+	return out
+}
+
+// keepSlots gives each member its slot on the leader, and takes those away that are not wanted any more: of departed
+// members; on a standby those of all members, which would hold back WAL for ever since its time as primary. Slots that
+// were never a member's stay.
+func (a *Agent) keepSlots(ctx context.Context, want, unwanted []string) error {
+	return a.server.EnsureSlots(ctx, want, func(name string) bool { return slices.Contains(unwanted, name) })
 }
 
 func joined(names []string, standby bool) string {

@@ -153,9 +153,9 @@ func TestMistakenConfigIsNotStored(t *testing.T) {
 	if n := len(b.wakes); n != 0 {
 		t.Errorf("the agent was woken %d times by no change", n)
 	}
-	const patronis = `{"pause": true, "failsafe_mode": true, "slots": {"a": {"type": "physical"}}, "ignore_slots": [{"name": "b"}], "member_slots_ttl": "1h", "max_timelines_history": 3, "primary_race_backoff": 1,
+	const accepted = `{"pause": true, "failsafe_mode": true, "slots": {"a": {"type": "physical"}}, "ignore_slots": [{"name": "b"}], "member_slots_ttl": "1h", "max_timelines_history": 3, "primary_race_backoff": 1,
 		"postgresql": {"callbacks": {"on_start": "/x"}, "recovery_conf": {"restore_command": "cp x"}, "wal_g": {"command": "x"}}}`
-	if code, body, _ := b.do("PATCH", "/config", patronis); code != 200 {
+	if code, body, _ := b.do("PATCH", "/config", accepted); code != 200 {
 		t.Errorf("keys of Patroni's, beside a mistake that was there before: %d %s", code, body)
 	}
 }

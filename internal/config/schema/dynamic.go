@@ -4,7 +4,7 @@ package schema
 func dynamicKeys() []Key {
 	const (
 		d          = "bootstrap.dcs."
-		otherSlots = "slots are kept for members only, and a standby drops other physical slots that are not in use"
+		otherSlots = "slots are kept for members only; others are neither made nor dropped"
 		afterCrash = "in synchronous modes a crashed primary hands leadership over at once; otherwise it comes back, however long that takes"
 		atStop     = "the leader stops its server before its lease ends"
 	)
@@ -30,7 +30,7 @@ func dynamicKeys() []Key {
 		{Path: d + "slots", Kind: Free, Inert: Inert{Instead: otherSlots}, Text: "Permanent replication slots."},
 		{Path: d + "permanent_slots", Kind: Free, Inert: Inert{Instead: otherSlots}, Text: "Older name of slots."},
 		{Path: d + "permanent_replication_slots", Kind: Free, Inert: Inert{Instead: otherSlots}, Text: "Older name of slots."},
-		{Path: d + "ignore_slots", Kind: Free, Inert: Inert{Instead: "a standby drops every physical slot that is not in use, and a leader drops none"}, Text: "Slots that are left alone."},
+		{Path: d + "ignore_slots", Kind: Free, Inert: Inert{Instead: "slots that are no member's are left alone anyway"}, Text: "Slots that are left alone."},
 		{Path: d + "standby_cluster", Kind: Free, Absent: "makes this cluster a standby of another, which this version cannot do: without it, a cluster of its own would be made"},
 		{Path: d + "postgresql.use_slots", Kind: Bool, Def: "true", Text: "Replication slots for members."},
 		{Path: d + "haven.takeover", Kind: Bool, Def: "on", Inert: Inert{Instead: "a failover waits until the leader's lease has ended, or its server's exit is seen", Fits: []string{"off"}}, Text: "Fail over without waiting for the lease, in synchronous modes."},
