@@ -54,19 +54,6 @@ usable() {
 	fi
 }
 
-# newest prints the newest major of the distribution's servers; 0: there is none.
-newest() {
-	local dir newest=0 major
-	for dir in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin; do
-		major=$(basename "$(dirname "$dir")")
-		major=${major#pgsql-}
-		if [ -x "$dir/postgres" ] && [ "$major" -gt "$newest" ]; then
-			newest=$major
-		fi
-	done
-	echo "$newest"
-}
-
 main() {
 	local majors=("$@") major bin bins=()
 	if [ ${#majors[@]} -eq 0 ]; then
@@ -89,15 +76,11 @@ main() {
 		bins+=("$bin")
 	done
 	cd "$root"
-	HAVEN_TEST_PG=$(IFS=:; echo "${bins[*]}") go test -count=1 -timeout 15m "${packages[@]}"
-	# Haven uses the newest server that it finds, so a whole cluster runs on majors newer than the distribution's own.
-	for bin in "${bins[@]}"; do
-		major=$(cut -d. -f1 <<<"${bin#"$cache"/}" | cut -d/ -f1)
-		if [ "$major" -gt "$(newest)" ]; then
-			echo "a cluster of three on PostgreSQL $major"
-			PATH=$bin:$PATH go test -count=1 -timeout 5m -run TestClusterSurvivesItsPrimary ./internal/agent/
-		fi
-	done
+	HAVEN_TEST_PG=$(IFS=:; echo "${bins[*]}")
+	export HAVEN_TEST_PG
+	go test -count=1 -timeout 15m "${packages[@]}"
+	echo "a cluster of three on each, through every way to lose its primary (2.5 minutes a version)"
+	go test -count=1 -timeout 40m -run TestNothingAcknowledgedIsLost ./e2e
 	echo "test-versions: passed on PostgreSQL ${majors[*]}, besides the distribution's own"
 }
 
