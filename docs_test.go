@@ -205,3 +205,41 @@ func compareRows(t *testing.T, page string, codes map[string]bool) {
 		}
 	}
 }
+
+// TestConfigurationsInTheDocumentsAreGood loads every whole configuration that a document shows.
+func TestConfigurationsInTheDocumentsAreGood(t *testing.T) {
+	secrets := t.TempDir()
+	for _, s := range []string{"superuser", "replication", "restapi", "shop"} {
+		if err := os.WriteFile(filepath.Join(secrets, s), []byte("a-password-of-20-signs\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	block := regexp.MustCompile("(?s)```yaml\n(# /etc/haven/haven.yml.*?)```")
+	found := 0
+	for _, doc := range append([]string{"README.md"}, glob(t, "docs/guide/*.md")...) {
+		for _, m := range block.FindAllStringSubmatch(read(t, doc), -1) {
+			found++
+			file := filepath.Join(t.TempDir(), "haven.yml")
+			text := strings.ReplaceAll(m[1], "/etc/haven/secrets", secrets)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, report := config.Load(config.Source{Path: file, Hostname: "db1", Root: true})
+			if len(report.Faults) > 0 {
+				t.Errorf("%s:\n%s\n%s", doc, report, text)
+			}
+		}
+	}
+	if found < 3 {
+		t.Errorf("only %d configurations found", found)
+	}
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	out, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
