@@ -67,10 +67,14 @@ func (in input) upstream(name string) (*postgres.Upstream, error) {
 	return up, nil
 }
 
+// errNotReserved: nothing was made yet, so that a bootstrap may be tried again, whatever kept etcd from answering. Should
+// the key have been written all the same, it is cleared once nobody goes on with it.
+var errNotReserved = errors.New("failed to acquire initialize lock")
+
 // bootstrap makes the cluster's first database. A failure leaves initialize absent, and what was made aside.
 func (a *Agent) bootstrap(ctx context.Context, in input, e *effects) error {
 	if err := a.store.BeginInitialize(ctx); err != nil {
-		return fmt.Errorf("bootstrap: failed to acquire initialize lock: %w", err)
+		return fmt.Errorf("bootstrap: %w: %w", errNotReserved, err)
 	}
 	err := a.found(ctx, in, e)
 	if err == nil {

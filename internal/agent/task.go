@@ -184,7 +184,7 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	st.generation++
 	st.outcome = &ha.Outcome{Kind: r.kind, With: r.with}
 	if r.err != nil {
-		st.outcome.Error, st.outcome.Raced = r.err.Error(), errors.Is(r.err, dcs.ErrConflict)
+		st.outcome.Error, st.outcome.Raced = r.err.Error(), errors.Is(r.err, dcs.ErrConflict) || errors.Is(r.err, errNotReserved)
 		a.log.Warn("action failed", "action", r.kind, "error", r.err)
 		st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
 	}

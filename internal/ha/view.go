@@ -275,6 +275,6 @@ type Outcome struct {
 	Kind  Kind   `json:"kind"`
 	With  string `json:"with,omitempty"`
 	Error string `json:"error,omitempty"`
-	// Raced: it failed because another member was faster.
+	// Raced: it failed before it had made anything, as a rule because another member was faster.
 	Raced bool `json:"raced,omitempty"`
 }
