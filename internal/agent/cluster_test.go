@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/havenha/haven/internal/dcs/etcd"
 	"github.com/havenha/haven/internal/journal"
 	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // world is a cluster in one process: real PostgreSQL servers, a real etcd, real agents. Members answer GET /patroni by
@@ -50,21 +50,11 @@ type testMember struct {
 	api    *httptest.Server
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func newWorld(t *testing.T, dcs string, names ...string) *world {
 	t.Helper()
 	dir := openTempDir(t)
 	w := &world{t: t, dir: dir, members: map[string]*testMember{}}
-	client, peer := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	client, peer := fmt.Sprintf("127.0.0.1:%d", pgtest.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", pgtest.FreePort(t))
 	w.options = etcd.ServerOptions{
 		Name: "e1", DataDir: filepath.Join(dir, "etcd"), Token: "t", Members: []etcd.ServerMember{{Name: "e1", Client: client, Peer: peer}},
 	}
@@ -100,11 +90,8 @@ func (w *world) startEtcd() {
 
 // openTempDir is a directory that the server's user may walk into.
 func openTempDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "haven-agent-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Helper()
+	dir := pgtest.Dir(t)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -115,11 +102,11 @@ func (w *world) writeConfig(dcs string, names []string) {
 	var nodes strings.Builder
 	for _, n := range names {
 		fmt.Fprintf(&nodes, "  %s: {postgresql: {listen: \"127.0.0.1:%d\", data_dir: %q}, restapi: {listen: \"127.0.0.1:%d\"}}\n",
-			n, freePort(w.t), filepath.Join(w.dir, n, "data"), freePort(w.t))
+			n, pgtest.FreePort(w.t), filepath.Join(w.dir, n, "data"), pgtest.FreePort(w.t))
 		if err := os.Mkdir(filepath.Join(w.dir, n), 0o755); err != nil {
 			w.t.Fatal(err)
 		}
-		if acct := account(w.t); acct != nil {
+		if acct := pgtest.Account(w.t); acct != nil {
 			if err := os.Chown(filepath.Join(w.dir, n), acct.UID, acct.GID); err != nil {
 				w.t.Fatal(err)
 			}
@@ -140,19 +127,6 @@ nodes:
 	}
 }
 
-func account(t *testing.T) *postgres.Account {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	u, err := user.Lookup("postgres")
-	if err != nil {
-		t.Skip("as root, this test needs the user postgres: apt-get install postgresql")
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	return &postgres.Account{Name: "postgres", UID: uid, GID: gid, Home: u.HomeDir}
-}
-
 func (w *world) start(name string) *testMember {
 	w.t.Helper()
 	node, report := config.Load(config.Source{Path: w.file, Name: name, Hostname: "h", Root: os.Geteuid() == 0})
@@ -161,7 +135,7 @@ func (w *world) start(name string) *testMember {
 	}
 	p := node.Postgres
 	server, err := postgres.New(postgres.Options{
-		DataDir: p.DataDir, Name: name, Scope: node.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port, RunAs: account(w.t),
+		DataDir: p.DataDir, Name: name, Scope: node.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port, RunAs: pgtest.Account(w.t),
 		Superuser:   postgres.Credentials{Username: p.Superuser.Username, Password: p.Superuser.Password},
 		Replication: postgres.Credentials{Username: p.Replication.Username, Password: p.Replication.Password},
 		LogFile:     filepath.Join(w.dir, name+".pg.log"), CtlTimeout: time.Minute, InitDB: node.Bootstrap.InitDB,

@@ -42,6 +42,7 @@ type Node struct {
 	agent  *agent.Agent       // nil: no database
 	proxy  *proxy.Proxy       // nil: no proxy
 	api    *api.Server
+	peers  *http.Client // asks other members' REST APIs
 	stack  teardown
 }
 
@@ -61,7 +62,7 @@ func (n *Node) build(ctx context.Context) error {
 		return &ConfigError{Report: config.Report{Faults: busy}}
 	}
 	for _, step := range []func(context.Context) error{
-		n.checkCertificates, n.openDatabase, n.makeDirs, n.startEtcd, n.openStore, n.buildAgent, n.buildProxy, n.buildAPI,
+		n.checkCertificates, n.openDatabase, n.makeDirs, n.startEtcd, n.openStore, n.openPeers, n.buildAgent, n.buildProxy, n.buildAPI,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -172,6 +173,12 @@ func (n *Node) openStore(context.Context) error {
 	return nil
 }
 
+func (n *Node) openPeers(context.Context) error {
+	var err error
+	n.peers, err = peerClient(n.opt.Node)
+	return err
+}
+
 func (n *Node) buildAgent(context.Context) error {
 	c := n.opt.Node
 	if n.server == nil {
@@ -182,12 +189,8 @@ func (n *Node) buildAgent(context.Context) error {
 		return err
 	}
 	n.stack.push("journal", j.Close)
-	peers, err := peerClient(c)
-	if err != nil {
-		return err
-	}
 	n.agent = agent.New(agent.Options{
-		Node: c, Store: n.store, Server: n.server, Journal: j, Peers: peers, Version: n.opt.Version, Log: n.log.With("component", "agent"),
+		Node: c, Store: n.store, Server: n.server, Journal: j, Peers: n.peers, Version: n.opt.Version, Log: n.log.With("component", "agent"),
 	})
 	return nil
 }
@@ -197,11 +200,8 @@ func (n *Node) buildProxy(context.Context) error {
 	if c.Proxy == nil {
 		return nil
 	}
-	checks, err := peerClient(c)
-	if err != nil {
-		return err
-	}
-	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.store, HTTP: checks, Log: n.log.With("component", "proxy"), Scope: c.Scope})
+	var err error
+	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.store, HTTP: n.peers, Log: n.log.With("component", "proxy"), Scope: c.Scope})
 	if err == nil {
 		n.stack.push("proxy", func() { n.proxy.Close() })
 	}
@@ -210,12 +210,9 @@ func (n *Node) buildProxy(context.Context) error {
 
 func (n *Node) buildAPI(context.Context) error {
 	c := n.opt.Node
-	peers, err := peerClient(c)
-	if err != nil {
-		return err
-	}
+	var err error
 	n.api, err = api.New(api.Options{
-		Node: c.RESTAPI, Source: n.source(), Store: n.store, Wake: n.wake, Reload: n.Reload, Peers: peers,
+		Node: c.RESTAPI, Source: n.source(), Store: n.store, Wake: n.wake, Reload: n.Reload, Peers: n.peers,
 		Log: n.log.With("component", "restapi"), Version: n.opt.Version,
 	})
 	return err
@@ -326,17 +323,13 @@ func (n *Node) refuseTwin(ctx context.Context) error {
 	if !ok || m.APIBase() == "" || strings.HasSuffix(m.APIBase(), "//"+n.opt.Node.RESTAPI.ConnectAddress) {
 		return nil // none, or ourselves before a restart: a twin at our own address could not have bound it
 	}
-	peers, err := peerClient(n.opt.Node)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, twinTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.APIBase()+"/liveness", nil)
 	if err != nil {
 		return nil
 	}
-	resp, err := peers.Do(req)
+	resp, err := n.peers.Do(req)
 	if err != nil {
 		return nil
 	}

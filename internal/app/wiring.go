@@ -42,14 +42,10 @@ func StoreOptions(c *config.Node, log *slog.Logger) (etcd.Options, error) {
 }
 
 func withScheme(host, scheme string) string {
-	if scheme == "" || hasScheme(host) {
+	if scheme == "" || strings.Contains(host, "://") {
 		return host
 	}
 	return scheme + "://" + host
-}
-
-func hasScheme(host string) bool {
-	return len(host) > 8 && (host[:7] == "http://" || host[:8] == "https://")
 }
 
 func clientTLS(ca, cert, key string) (*tls.Config, error) {

@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/havenha/haven/internal/bootclock"
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/postgres"
+)
+
+// Bounds of an agent's orderly end: all of it, and one question to a store that may be ending too.
+const (
+	stopTimeout = 60 * time.Second
+	farewell    = time.Second
+)
+
+// shutdown ends the agent in an orderly way: a leader hands over to a synchronous standby that streams, or stops and
+// gives the key up; a standby stops. In pause everything is left as it is. Leadership is renewed meanwhile, and should
+// that fail, the server is ended at the deadline as ever.
+func (a *Agent) shutdown(ctx context.Context) error {
+	st := &a.st
+	if st.dynamic.Pause {
+		a.log.Info("paused: the server is left running")
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	a.endTask(ctx)
+	in := input{snap: st.snap, dynamic: st.dynamic, node: a.node.Load(), lease: st.lease, holder: st.holder, process: st.process, seen: st.seen, story: st.story.copy()}
+	to := a.successor()
+	ended := make(chan struct{})
+	a.beside(ctx, func(ctx context.Context) {
+		defer close(ended)
+		a.stopServing(ctx, in, to)
+	})
+	a.awaitEnd(ctx, ended)
+	m := a.member()
+	m.State = cluster.StateStopped
+	short, done := context.WithTimeout(ctx, farewell)
+	defer done()
+	a.writer.flush(short, m, st.lease.ID)
+	return nil
+}
+
+// awaitEnd keeps the promise of the deadline while the server is being stopped.
+func (a *Agent) awaitEnd(ctx context.Context, ended <-chan struct{}) {
+	killed := false
+	for {
+		a.lastTurn.Store(int64(bootclock.Now()))
+		var due <-chan time.Time
+		if a.st.holder != nil && !killed {
+			left := a.st.deadline.Sub(bootclock.Now())
+			if a.st.lost {
+				left = 0
+			}
+			due = time.After(left)
+		}
+		select {
+		case <-ended:
+			return
+		case r := <-a.renewals:
+			a.takeRenewal(r)
+		case <-time.After(farewell):
+		case <-due:
+			killed = true
+			a.log.Error("the server did not stop before the deadline of its leadership: ending it")
+			a.beside(ctx, func(ctx context.Context) {
+				if err := a.server.Kill(ctx); err != nil {
+					a.log.Error("the server could not be ended", "error", err)
+				}
+			})
+		}
+	}
+}
+
+// stopServing hands over to the given member, or stops the server where it is.
+func (a *Agent) stopServing(ctx context.Context, in input, to string) {
+	if to != "" && a.proven(ctx, in) {
+		in.action = ha.Action{Kind: ha.Switch, Member: to, Cause: stopCause(in.node.Name)}
+		var e effects
+		err := a.switchover(ctx, in, &e)
+		if err == nil {
+			return
+		}
+		a.log.Warn("leadership could not be handed over before the end", "to", to, "error", err)
+	}
+	a.stopAndRelease(ctx, in)
+}
+
+// proven asks the store briefly: where all members end together, it may be gone.
+func (a *Agent) proven(ctx context.Context, in input) bool {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	_, err := a.store.Renew(ctx, *in.holder)
+	return err == nil
+}
+
+func stopCause(me string) *cluster.Cause {
+	now := time.Now()
+	return &cluster.Cause{
+		Code: ha.CauseStopped, Certainty: cluster.Observed, At: now, Text: "Haven on " + me + " was told to stop",
+		Evidence: []cluster.Evidence{{At: now, Member: me, Text: "the agent was asked to end, and handed leadership over first"}},
+	}
+}
+
+func (a *Agent) endTask(ctx context.Context) {
+	if a.st.task == nil {
+		return
+	}
+	a.st.cancel()
+	select {
+	case r := <-a.done:
+		a.takeOutcome(ctx, r)
+	case <-ctx.Done():
+	}
+}
+
+// successor is a standby that leadership may go to when this agent ends; empty: none.
+func (a *Agent) successor() string {
+	st := &a.st
+	if st.holder == nil || st.lost || !st.known || st.seen.probe == nil || st.seen.probe.InRecovery {
+		return ""
+	}
+	for _, s := range a.serverView().Standbys {
+		m, ok := st.snap.Member(s.Name)
+		inSync := !st.snap.Sync.Active() || st.snap.Sync.Has(s.Name)
+		if ok && m.Lease != 0 && m.MayLead() && inSync && s.State == "streaming" {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+func (a *Agent) stopAndRelease(ctx context.Context, in input) {
+	mode := postgres.StopFast
+	if p := in.seen.probe; in.holder == nil && (p == nil || !p.InRecovery) {
+		mode = postgres.StopImmediate // it may be writable, and nothing proves that it may
+	}
+	if err := a.server.Stop(ctx, mode, nil); err != nil {
+		a.log.Error("the server could not be stopped; the leader key stays until its lease ends", "error", err)
+		return
+	}
+	if in.holder == nil {
+		return
+	}
+	var status *cluster.Status
+	if end, err := a.server.EndOfWAL(); err == nil {
+		status = &cluster.Status{Optime: end}
+	}
+	short, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	if err := a.store.Release(short, *in.holder, status); err != nil {
+		a.log.Warn("the leader key could not be released; it ends with its lease", "error", err)
+	}
+}
