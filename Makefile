@@ -10,10 +10,13 @@ SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go' 2>/dev/
 
 # Packages in which goroutines share state: make check runs their tests under the race detector.
 RACE := ./internal/agent/... ./internal/api/... ./internal/app/... ./internal/dcs/... ./internal/demo/... \
-	./internal/drill/... ./internal/journal/... ./internal/obs/... ./internal/postgres/... ./internal/proxy/...
-GOTEST := go test -count=1 -timeout 15m
+	./internal/drill ./internal/drill/hosts ./internal/guard/... ./internal/journal/... ./internal/obs/... ./internal/postgres/... ./internal/proxy/...
+GOTEST := go test -count=1 -timeout 30m
 GOLANGCI := .cache/bin/golangci-lint
 FUZZTIME ?= 30s
+RUNS ?= 10
+REPEAT ?= 3
+FAULTS ?= 100
 
 .PHONY: help
 help: ## list the targets
@@ -35,7 +38,7 @@ demo: ## run three members and a proxy on this machine until Ctrl-C (DEMO='--kil
 test: ## run all tests, the end-to-end ones last and alone
 	@scripts/deps.sh test
 	$(GOTEST) $$(go list ./... | grep -v /e2e)
-	$(GOTEST) ./e2e/...
+	$(GOTEST) -timeout 45m ./e2e/...
 
 .PHONY: race
 race: ## run the tests of the concurrent packages under the race detector
@@ -45,7 +48,7 @@ race: ## run the tests of the concurrent packages under the race detector
 .PHONY: lint
 lint: ## format, vet, golangci-lint, shellcheck
 	@scripts/deps.sh lint
-	@unformatted=$$(gofmt -l *.go cmd internal e2e); \
+	@unformatted=$$(gofmt -l *.go cmd internal e2e scripts); \
 		if [ -n "$$unformatted" ]; then echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	$(GOLANGCI) run ./...
@@ -75,6 +78,50 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 			echo "$$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
 		done; \
 	done
+
+.PHONY: mutants
+mutants: ## turn each guard of the engine and see that a test or SEEDS (2000) of the simulator notice (ONLY=name: only that)
+	go run ./scripts/mutants -seeds $(or $(SEEDS),2000) $(if $(ONLY),-only $(ONLY))
+
+.PHONY: sim
+sim: ## run SEEDS (10000) random schedules of the engine's simulator
+	go test -count=1 -timeout 2h ./internal/ha/sim -run TestRandomSchedules -v -args -seeds $(or $(SEEDS),10000)
+
+.PHONY: bench
+bench: ## measure Haven and Debian's Patroni side by side, REPEAT (3) times each fault, into docs/bench (as root, an hour)
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	go run ./e2e/bench -repeat $(REPEAT) -out docs/bench
+
+.PHONY: faults
+faults: ## make FAULTS (100) random faults on a real cluster, chosen by SEED (1), and judge after each (as root)
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	go run ./e2e/bench -random $(FAULTS) -seed $(or $(SEED),1) -out docs/bench
+
+.PHONY: days
+days: ## live through each bad day DAYS (20) times on a real cluster, and judge after each, into docs/bench (as root, hours)
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	go run ./e2e/bench -days $(or $(DAYS),20) -out docs/bench $(if $(ONLY),-only "$(ONLY)")
+
+.PHONY: quiet
+quiet: ## disturb a real cluster for RUNS (10) minutes in each of five ways that must not move the leadership, into docs/bench (as root)
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	go run ./e2e/bench -quiet $(RUNS) -out docs/bench $(if $(ONLY),-only "$(ONLY)")
+
+.PHONY: mixed
+mixed: ## hand leadership over between Debian's Patroni and Haven, each ordered pair ROUNDS (3) times, into docs/bench (as root)
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	HAVEN_E2E_BINARY=$(CURDIR)/bin/haven HAVEN_MIXED_ROUNDS=$(or $(ROUNDS),3) HAVEN_MIXED_PAGE=$(CURDIR)/docs/bench/mixed.md \
+		go test -count=1 -timeout 1h -v ./e2e -run 'TestMixedCluster'
+
+.PHONY: facts
+facts: ## measure RUNS (10) times what the engine takes for granted about PostgreSQL, into docs/bench
+	@scripts/deps.sh test
+	go test -count=1 -timeout 1h ./e2e/facts -run TestFacts -runs $(RUNS) -out $(CURDIR)/docs/bench
 
 .PHONY: docs
 docs: ## write the generated pages of docs/reference again

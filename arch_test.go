@@ -32,7 +32,7 @@ const module = "github.com/havenha/haven"
 // Tests may import what they like of lower layers; they are not checked.
 const layers = `
 # vocabulary
-NONE                                            < cluster, drill
+NONE                                            < cluster, freeport
 cluster                                         < bootclock
 
 # the configuration: how values are written, where they stand, what they mean
@@ -42,30 +42,41 @@ config/notation, config/tree                    < config/schema
 config/bindir, config/notation, config/schema, config/sockets, config/tree < config
 
 # the pure core
-cluster                                         < ha
+cluster                                         < ha, check
+cluster, ha                                     < ha/sim
 
 # adapters: each to one thing of the world
 cluster                                         < dcs, postgres/wal
-NONE                                            < postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/session
-cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/session, postgres/wal < postgres
-bootclock, cluster, dcs                         < dcs/etcd, dcs/dcstest
-postgres, postgres/programs                     < postgres/pgtest
-NONE                                            < journal
+NONE                                            < disk, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/script, postgres/session
+postgres/pidfile                                < postgres/processes
+cluster, postgres/durable, postgres/session     < postgres/slots
+cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/processes, postgres/programs, postgres/script, postgres/session, postgres/slots, postgres/wal < postgres
+bootclock, cluster, postgres/pidfile, postgres/processes < guard
+bootclock, cluster, dcs                         < dcs/etcd
+bootclock, cluster, dcs, freeport               < dcs/dcstest
+freeport, postgres, postgres/programs           < postgres/pgtest
+check                                           < journal
 config                                          < obs
 
+# drills: hosts, what runs on them, load with known content
+NONE                                            < drill/hosts
+drill/hosts                                     < drill/stack
+check, cluster, journal                         < drill
+
 # services
-bootclock, cluster, config, dcs, ha, journal, postgres, postgres/wal < agent
+bootclock, cluster, config, dcs, guard, ha, journal, postgres, postgres/durable, postgres/slots, postgres/wal < agent
 bootclock, cluster, config, dcs, postgres       < proxy
 cluster, config, dcs, ha, postgres              < api
 
 # wiring, and what stands on it
-agent, api, bootclock, cluster, config, dcs/etcd, journal, postgres, proxy < app
-cluster, dcs, dcs/etcd, drill                   < demo
-agent, api, app, bootclock, cluster, config, dcs, dcs/etcd, demo, ha, journal, obs, postgres < cli
+cluster, config, dcs/etcd                       < doctor
+agent, api, bootclock, cluster, config, dcs/etcd, disk, doctor, guard, journal, postgres, proxy < app
+check, cluster, dcs, dcs/etcd, drill, freeport  < demo
+agent, api, app, bootclock, cluster, config, dcs, dcs/etcd, demo, doctor, ha, journal, obs, postgres < cli
 `
 
 // pure packages decide or describe. They take the time as a value and touch nothing of the world.
-func pure() []string { return []string{"cluster", "ha"} }
+func pure() []string { return []string{"check", "cluster", "ha", "ha/sim"} }
 
 // impure are standard packages that a pure package may not import; their subpackages neither, except net/url, which
 // only takes text apart.
@@ -210,7 +221,7 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// TestMainIsThin keeps cmd/haven to signals and the exit code.
+// TestMainIsThin keeps cmd/haven to signals, the exit code, and the guard process, which is to start nothing else.
 func TestMainIsThin(t *testing.T) {
 	for _, s := range sources(t) {
 		if !strings.HasPrefix(s.path, "cmd/") {
@@ -220,8 +231,8 @@ func TestMainIsThin(t *testing.T) {
 			t.Errorf("%s: the only program is cmd/haven", s.path)
 		}
 		for _, name := range imports(s) {
-			if ours, ok := strings.CutPrefix(name, module+"/"); ok && ours != "internal/cli" {
-				t.Errorf("%s imports %s; only internal/cli belongs here", s.path, ours)
+			if ours, ok := strings.CutPrefix(name, module+"/"); ok && ours != "internal/cli" && ours != "internal/guard" {
+				t.Errorf("%s imports %s; only internal/cli and internal/guard belong here", s.path, ours)
 			}
 		}
 	}

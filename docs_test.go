@@ -13,8 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/havenha/haven/internal/api"
 	"github.com/havenha/haven/internal/cli"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/doctor"
 )
 
 var update = flag.Bool("update", false, "write the generated pages of docs/reference")
@@ -26,6 +28,9 @@ func TestReferencePages(t *testing.T) {
 	for name, text := range map[string]string{
 		"configuration.md": configurationPage(),
 		"commands.md":      commandsPage(t),
+		"metrics.md":       metricsPage(),
+		"doctor.md":        doctorPage(),
+		"patroni.md":       patroniPage(),
 	} {
 		p := filepath.Join("docs", "reference", name)
 		if *update {
@@ -38,6 +43,37 @@ func TestReferencePages(t *testing.T) {
 			t.Errorf("%s is not what the program says now: run make docs", p)
 		}
 	}
+}
+
+func doctorPage() string {
+	var b strings.Builder
+	b.WriteString("# What haven doctor finds\n\n" + generated)
+	b.WriteString(`Each finding has a code, a severity (critical, warning), the member that it is about, a text and the command that mends
+it. Exit code 0: nothing found; 1: warnings; 2: something critical.
+
+| code | what it means |
+| --- | --- |
+`)
+	for _, c := range doctor.Checks() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", c.Code, cell(c.Text))
+	}
+	return b.String()
+}
+
+func metricsPage() string {
+	var b strings.Builder
+	b.WriteString("# Metrics\n\n" + generated)
+	b.WriteString(`GET /metrics on each node, in Prometheus' text format. All samples bear the labels scope and name. Beside Patroni's
+metrics (patroni_…, as its documentation has them) there are Haven's own. What is not known has no sample, rather than
+zero; counters begin at the start of the agent.
+
+| metric | type | labels | |
+| --- | --- | --- | --- |
+`)
+	for _, m := range api.OwnMetrics() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, m.Labels, cell(m.Help))
+	}
+	return b.String()
 }
 
 func configurationPage() string {

@@ -52,6 +52,7 @@ func (d *day) data() string { return filepath.Join(d.dir, "pg", "data") }
 
 func (d *day) write() {
 	text := fmt.Sprintf(`haven: {format: 1, state_dir: %q, address: 127.0.0.1}
+watchdog: {mode: "off"}
 scope: bad
 name: db1
 etcd: %s

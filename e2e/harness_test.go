@@ -17,10 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/havenha/haven/internal/check"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/dcs/etcd"
 	"github.com/havenha/haven/internal/demo"
 	"github.com/havenha/haven/internal/drill"
+	"github.com/havenha/haven/internal/guard"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
@@ -246,17 +248,20 @@ func (c *testCluster) serverProcesses(name string) []int {
 	return out
 }
 
-// signalMember signals the agent and every process of its server.
+// signalMember signals the agent, its guard and every process of its server.
 func (c *testCluster) signalMember(name string, s syscall.Signal) {
 	if cmd := c.nodes[name]; cmd != nil {
 		_ = cmd.Process.Signal(s)
+	}
+	if pid := c.guardProcess(name); pid != 0 {
+		_ = syscall.Kill(pid, s)
 	}
 	for _, pid := range c.serverProcesses(name) {
 		_ = syscall.Kill(pid, s)
 	}
 }
 
-// killMember kills agent and server, until none of their processes is left.
+// killMember kills agent, guard and server, until none of their processes is left.
 func (c *testCluster) killMember(name string) {
 	cmd := c.nodes[name]
 	for {
@@ -264,6 +269,9 @@ func (c *testCluster) killMember(name string) {
 			_ = cmd.Process.Kill()
 		}
 		left := c.serverProcesses(name)
+		if pid := c.guardProcess(name); pid != 0 {
+			left = append(left, pid)
+		}
 		for _, pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -349,39 +357,38 @@ func (c *testCluster) haven(args ...string) (string, error) {
 	return string(out), err
 }
 
-// traffic starts the writers that every scenario is judged by.
-func (c *testCluster) traffic(table string) *drill.Traffic {
+// traffic starts the clients that every scenario is judged by.
+func (c *testCluster) traffic(schema string) *drill.Run {
 	c.t.Helper()
-	tr, err := drill.Begin(context.Background(), drill.Options{
-		DSN: c.plan.DSN(c.plan.Write), Table: table, Writers: 8, Pause: 10 * time.Millisecond, Timeout: 20 * time.Second,
+	load, err := drill.Begin(context.Background(), drill.Load{
+		Routes: map[string]string{"proxy": c.plan.DSN(c.plan.Write)}, Schema: schema, Timeout: 20 * time.Second,
+		Clients: drill.Mix{Ledger: 6, Registers: 2, Lists: 1, Transfers: 1, Readers: 1},
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return tr
+	return load
 }
 
-// judge ends the writers and compares what they were told with what the new primary holds.
-func (c *testCluster) judge(tr *drill.Traffic) drill.Report {
+// judge ends the clients and compares what they were told with what the new primary holds.
+func (c *testCluster) judge(load *drill.Run) check.Report {
 	c.t.Helper()
-	r := tr.Stop()
+	history := load.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	v, err := tr.Verify(ctx, c.plan.DSN(c.plan.Write))
-	if err != nil {
+	if err := load.Final(ctx, c.plan.DSN(c.plan.Write)); err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Logf("acknowledged %d (%.0f/s), unknown %d, refused %d, longest gap %.2f s, errors %v; found %d", r.Acknowledged, r.Rate, r.Unknown, r.Refused, r.Gap.Seconds(), r.Errors, v.Found)
-	if !v.OK() {
-		c.t.Errorf("missing %v, doubled %v, refused but there %v", head(v.Missing), head(v.Doubled), head(v.Ghosts))
+	r := check.Judge(history)
+	c.t.Log(r.Text())
+	if r.Verdict != check.Pass {
+		c.t.Errorf("verdict %s", r.Verdict)
 	}
-	if r.Rate < 100 {
-		c.t.Errorf("only %.0f acknowledged rows a second: too few to judge by", r.Rate)
+	if rows, _ := r.Find(check.Ledger, "proxy"); rows.Rate < 100 {
+		c.t.Errorf("only %.0f acknowledged rows a second: too few to judge by", rows.Rate)
 	}
 	return r
 }
-
-func head(list []string) []string { return list[:min(len(list), 5)] }
 
 // get asks an HTTP address.
 func get(t *testing.T, url string) (int, []byte) {
@@ -420,4 +427,21 @@ func contains(t *testing.T, text string, parts ...string) {
 func other(names []string, not string) string {
 	i := slices.IndexFunc(names, func(n string) bool { return n != not })
 	return names[i]
+}
+
+// guardProcess is the process id of a member's guard; 0: none.
+func (c *testCluster) guardProcess(name string) int {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, line := range lines {
+		text, err := os.ReadFile(line)
+		args := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+		if err != nil || len(args) != 3 || args[1] != guard.Command {
+			continue
+		}
+		if strings.HasPrefix(args[2], c.plan.Dir+"/") && filepath.Base(args[2]) == name {
+			pid, _ := strconv.Atoi(strings.Split(line, "/")[2])
+			return pid
+		}
+	}
+	return 0
 }

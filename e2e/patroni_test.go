@@ -14,7 +14,7 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
-// TestPatroniFileOfAGuideStartsACluster runs two members from a guide's patroni.yml, unchanged but for addresses,
+// TestPatroniFileOfAGuideStartsACluster runs two members from a guide's two files, unchanged but for addresses,
 // directories and the passwords, on an external etcd 3.4, and lets the genuine patronictl switch over.
 func TestPatroniFileOfAGuideStartsACluster(t *testing.T) {
 	patronictl := need(t, "patronictl")
@@ -57,7 +57,8 @@ func TestPatroniFileOfAGuideStartsACluster(t *testing.T) {
 // guideFile is the guide's file with what belongs to the guide's hosts exchanged.
 func guideFile(t *testing.T, d *day, name, endpoint string) string {
 	t.Helper()
-	b, err := os.ReadFile("../testdata/guides/minusnow/patroni.yml")
+	guide := map[string]string{"pg-node1": "patroni.yml", "pg-node2": "patroni-replica.yml"}[name]
+	b, err := os.ReadFile("../testdata/guides/minusnow/" + guide)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,8 +69,8 @@ func guideFile(t *testing.T, d *day, name, endpoint string) string {
 	}
 	d.own(dir)
 	text := strings.NewReplacer(
-		"0.0.0.0:8008", rest, "10.0.2.10:8008", rest, "0.0.0.0:5432", sql, "10.0.2.10:5432", sql,
-		"10.0.2.10:2379,10.0.2.11:2379", strings.TrimPrefix(endpoint, "http://"), "name: pg-node1", "name: "+name,
+		"0.0.0.0:8008", rest, "10.0.2.10:8008", rest, "0.0.0.0:5432", sql, "10.0.2.10:5432", sql, "10.0.2.11:8008", rest, "10.0.2.11:5432", sql,
+		"10.0.2.10:2379,10.0.2.11:2379", strings.TrimPrefix(endpoint, "http://"),
 		"/var/lib/postgresql/16/main", filepath.Join(dir, "main"), "/usr/lib/postgresql/16/bin", pgtest.BinDirs()[0],
 		"/var/run/postgresql", dir, "<postgres-password>", "one-two-three", "<replicator-password>", "four-five-six",
 	).Replace(string(b))

@@ -52,6 +52,7 @@ func TestTLSEverywhereByOneLine(t *testing.T) {
 		t.Fatalf("through the proxy with TLS: %v", err)
 	}
 	conn.Close(ctx)
+	replicationIsEncrypted(t, c, s)
 	if out, err := c.haven("list"); err != nil {
 		t.Errorf("haven list: %v: %s", err, out)
 	}
@@ -73,6 +74,15 @@ func plainIsRefused(t *testing.T, c *testCluster) {
 	if out, err := cmd.CombinedOutput(); err == nil {
 		t.Errorf("etcd answers without TLS: %s", out)
 	}
+	peers, err := os.ReadFile(c.plan.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(peers), `peer: "`)
+	peer, _, _ := strings.Cut(rest, `"`)
+	if code, body := get(t, "http://"+peer+"/members"); code == http.StatusOK {
+		t.Errorf("etcd's peers answer without TLS: %s", body)
+	}
 	bare := &tls.Config{InsecureSkipVerify: true}
 	if conn, err := tls.Dial("tcp", c.plan.Etcd[0], bare); err == nil {
 		// TLS 1.3 tells a missing client certificate only with the first read.
@@ -82,5 +92,29 @@ func plainIsRefused(t *testing.T, c *testCluster) {
 			t.Errorf("etcd answers without a client certificate: %d bytes", n)
 		}
 		conn.Close()
+	}
+}
+
+// replicationIsEncrypted asks the primary how its standbys are connected. From other hosts nothing else is let in
+// (hostssl, TestDefaultHBALetsOnlyAWorkablePeerIn); from loopback, where this cluster is, plain connections of clients are.
+func replicationIsEncrypted(t *testing.T, c *testCluster, s cluster.Snapshot) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	password, err := os.ReadFile(filepath.Join(c.plan.Dir, "secrets", "superuser"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ := s.Member(s.Leader.Name)
+	host, port, _ := strings.Cut(m.Address(), ":")
+	dsn := fmt.Sprintf("host=%s port=%s user=postgres password=%s dbname=postgres connect_timeout=5", host, port, strings.TrimSpace(string(password)))
+	conn, err := pgx.Connect(ctx, dsn+" sslmode=verify-ca sslrootcert="+filepath.Join(c.plan.Dir, "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	var all, encrypted int
+	if err := conn.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE s.ssl) FROM pg_stat_replication r JOIN pg_stat_ssl s USING (pid)").Scan(&all, &encrypted); err != nil || all != 2 || encrypted != all {
+		t.Errorf("of %d connections of standbys %d are encrypted: %v", all, encrypted, err)
 	}
 }

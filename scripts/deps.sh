@@ -2,7 +2,7 @@
 # Installs what a target of the Makefile needs and the machine lacks:
 #
 #   deps.sh demo    PostgreSQL's server programs
-#   deps.sh test    besides these a C compiler (race detector) and the peers of the tests: Patroni, etcd, HAProxy
+#   deps.sh test    besides these a C compiler (race detector) and the peers of the tests: Patroni, etcd, HAProxy; strace
 #   deps.sh lint    shellcheck, and golangci-lint into .cache/bin
 #
 # When nothing is missing it does nothing, in a fraction of a second. Debian packages are installed as root or through
@@ -47,6 +47,7 @@ test_needs() {
 	need etcd-server command -v etcd
 	need etcd-client command -v etcdctl
 	need haproxy command -v haproxy
+	need strace command -v strace
 }
 
 lint_needs() {

@@ -79,6 +79,8 @@ main() {
 	HAVEN_TEST_PG=$(IFS=:; echo "${bins[*]}")
 	export HAVEN_TEST_PG
 	go test -count=1 -timeout 15m "${packages[@]}"
+	echo "what the engine takes for granted about PostgreSQL"
+	go test -count=1 -timeout 20m ./e2e/facts
 	echo "a cluster of three on each, through every way to lose its primary (2.5 minutes a version)"
 	go test -count=1 -timeout 40m -run TestNothingAcknowledgedIsLost ./e2e
 	echo "test-versions: passed on PostgreSQL ${majors[*]}, besides the distribution's own"

@@ -6,12 +6,13 @@
 // Status that is never changed afterwards.
 //
 // It guarantees that no action begins while another runs, that an action which does harm reads its evidence again
-// first, and that renewal stops when the loop does not turn. It leaves to the caller the etcd server, the REST
+// first, that renewal stops when the loop does not turn, and that no renewal counts of which the guard, if there is one, does not know. It leaves to the caller the etcd server, the REST
 // listener and the configuration file.
 package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,7 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs"
+	"github.com/havenha/haven/internal/guard"
 	"github.com/havenha/haven/internal/ha"
 	"github.com/havenha/haven/internal/journal"
 	"github.com/havenha/haven/internal/postgres"
@@ -35,10 +37,14 @@ type Options struct {
 	Store   dcs.Store
 	Server  *postgres.Instance
 	Journal *journal.Journal
+	// Guard ends the server at the deadline whatever becomes of the agent; nil: there is none.
+	Guard *guard.Link
 	// Peers asks other members; it carries the TLS settings of the REST API.
-	Peers   *http.Client
-	Version string // of Haven
-	Log     *slog.Logger
+	Peers *http.Client
+	// Troubles tell what else is not as it should be, in sentences. They are called by the loop, and may not block.
+	Troubles []func() []string
+	Version  string // of Haven
+	Log      *slog.Logger
 }
 
 // ErrAbandon as the cause of a context's end makes the agent end as a crash would: at once, with server, keys and lease
@@ -61,16 +67,28 @@ type Agent struct {
 	published atomic.Pointer[Status]
 	lastTurn  atomic.Int64 // cluster.Instant of the loop's last turn
 	paused    atomic.Bool
-	wake      chan struct{}
+	reread    atomic.Bool // the configuration was read again: so is the server's
+	// sessionLost: the server has broken its connection to us, and may have recovered from a crash since.
+	sessionLost atomic.Bool
+	wake        chan struct{}
+	copied      atomic.Pointer[copied] // how far a copy of the database is
 
-	looks    chan lookResult
-	done     chan taskResult
-	exits    chan serverExit
-	renewals chan renewal
-	keeper   *keeper
-	writer   *keyWriter
-	chores   *chores
-	running  sync.WaitGroup
+	calls     chan func() // run on the loop
+	looks     chan lookResult
+	done      chan taskResult
+	exits     chan serverExit
+	renewals  chan renewal
+	keeper    *keeper
+	warden    *warden
+	pledges   *pledges
+	lists     lists
+	knocker   *knocker
+	surveyor  *surveyor
+	writer    *keyWriter
+	chores    *chores
+	callbacks callbacks
+	figures   figures
+	running   sync.WaitGroup
 
 	st state // owned by the loop
 }
@@ -81,18 +99,24 @@ type state struct {
 	known   bool
 	seenAt  time.Time
 	dynamic config.Dynamic
+	inForce json.RawMessage // the dynamic configuration as it was read last; nil: never
 	memory  ha.Memory
 
 	seen       seen
 	reach      reach
-	generation int // raised when a task begins and ends: a look from before that is stale
+	grounded   bool // reach holds the end of the WAL on disk as it was when the server last began to answer
+	watching   bool // the loss of the connection to the server will be told
+	generation int  // raised when a task begins and ends: a look from before that is stale
 	looking    bool
 	lookAgain  bool
+	due        cluster.Instant // of the next look; 0: not set
+	asked      asked
 
 	lease    dcs.Lease
 	holder   *dcs.Holder
 	lost     bool
 	deadline cluster.Instant
+	failsafe bool // the deadline rests on the word of all members
 
 	process  *postgres.Server
 	ordered  bool // an end of the server is expected
@@ -112,6 +136,9 @@ type state struct {
 	checkpoint bool      // the checkpoint after the last promotion is done
 	story      story
 	started    cluster.Instant
+	orders     orders
+
+	unprotected time.Time // since when commits have been acknowledged without a standby; zero: they are not
 }
 
 // New makes an agent. Nothing is touched before Run.
@@ -119,6 +146,7 @@ func New(o Options) *Agent {
 	a := &Agent{
 		opt: o, log: o.Log, store: o.Store, server: o.Server,
 		wake:     make(chan struct{}, 1),
+		calls:    make(chan func()),
 		looks:    make(chan lookResult, 1),
 		done:     make(chan taskResult, 2), // of a kill, and of the task that was cancelled for it
 		exits:    make(chan serverExit, 4),
@@ -126,6 +154,9 @@ func New(o Options) *Agent {
 	}
 	a.node.Store(o.Node)
 	a.keeper = newKeeper(a)
+	a.warden = &warden{a: a, link: o.Guard, kick: make(chan struct{}, 1)}
+	a.knocker = &knocker{a: a}
+	a.knocker, a.surveyor = &knocker{a: a}, &surveyor{a: a}
 	a.writer = newKeyWriter(a)
 	a.chores = &chores{result: make(chan choresDone, 1)}
 	a.st.checkpoint = true
@@ -146,6 +177,7 @@ func (a *Agent) Wake() {
 // Reload takes a new configuration into use. The caller has checked that only what may change did.
 func (a *Agent) Reload(n *config.Node) {
 	a.node.Store(n)
+	a.reread.Store(true)
 	a.Wake()
 }
 
@@ -158,8 +190,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.adopt(); err != nil {
 		return err
 	}
+	a.pledges = openPledges(a.opt.Node.Dir(), a.log) // nobody asks for a word before the first status is published
 	updates := a.store.Watch(life)
 	a.beside(life, a.keeper.run)
+	a.beside(life, a.warden.run)
+	a.beside(life, a.knocker.run)
+	a.beside(life, a.surveyor.run)
 	a.beside(life, a.writer.run)
 	a.look(life)
 	timer := time.NewTimer(0)
@@ -178,7 +214,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), ErrAbandon) {
 		return nil
 	}
-	return a.shutdown(life)
+	err := a.shutdown(life)
+	a.callbacks.farewell(life, a)
+	if a.st.dynamic.Pause { // a renewal that began before the pause may still have armed the guard
+		end()
+		a.running.Wait()
+		a.releaseNow()
+	}
+	return err
 }
 
 // receive waits for something to happen and takes it into the state; false when the agent is to stop.
@@ -186,6 +229,8 @@ func (a *Agent) receive(ctx, life context.Context, updates <-chan dcs.Update, ti
 	select {
 	case <-ctx.Done():
 		return false
+	case f := <-a.calls:
+		f()
 	case u := <-updates:
 		a.takeUpdate(u)
 	case r := <-a.looks:
@@ -199,6 +244,7 @@ func (a *Agent) receive(ctx, life context.Context, updates <-chan dcs.Update, ti
 	case <-a.wake:
 		a.look(life)
 	case <-timer:
+		a.st.due = 0
 		a.look(life)
 	}
 	return true
@@ -206,12 +252,23 @@ func (a *Agent) receive(ctx, life context.Context, updates <-chan dcs.Update, ti
 
 // turn decides once, and begins what was decided. It returns when to look again.
 func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
+	if a.warden.takenOver.Load() {
+		return 0, &FatalError{Reason: ha.Reason{Text: guard.ErrTakenOver.Error()}}
+	}
 	now := bootclock.Now()
 	a.lastTurn.Store(int64(now))
 	a.forgetLost()
+	if a.st.task == nil && a.st.holder == nil {
+		a.pledges.settle()
+	}
+	a.lookForRequest(ctx)
 	v := a.view(now)
+	a.holdRequest(&v)
+	a.releaseGuard(v)
+	a.takeOrders(&v)
 	d, m := ha.Decide(v, a.st.memory)
 	a.record(v, d)
+	a.figures.decided()
 	a.st.memory, a.st.outcome, a.st.last = m, nil, d
 	if d.Cancel && a.st.cancel != nil {
 		a.st.cancel()
@@ -225,16 +282,20 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 		a.maintain(ctx)
 	}
 	a.publish()
+	a.notice(ctx)
 	return a.nextTurn(now, d), nil
 }
 
 // nextTurn is when to look again: as decided, but never after the deadline of the lease.
 func (a *Agent) nextTurn(now cluster.Instant, d ha.Decision) time.Duration {
-	again := max(d.Again, 10*time.Millisecond)
+	again := a.st.orders.planned.atMost(max(d.Again, 10*time.Millisecond))
 	if a.st.holder != nil && !a.st.lost && now.Before(a.st.deadline) {
 		again = min(again, max(a.st.deadline.Sub(now), time.Millisecond))
 	}
-	return again
+	if at := now.Add(again); a.st.due == 0 || at.Before(a.st.due) { // what happens in between must not put a look off for ever
+		a.st.due = at
+	}
+	return max(a.st.due.Sub(now), time.Millisecond)
 }
 
 // beside runs f beside the loop; Run waits for it.

@@ -2,48 +2,76 @@ package agent
 
 import (
 	"context"
-	"slices"
+	"fmt"
 	"time"
 
-	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/slots"
 )
 
 // chores keeps slots in order and makes the checkpoint after a promotion, beside the loop, one at a time.
 type chores struct {
 	busy    bool
+	cancel  context.CancelFunc
 	last    time.Time
-	members string
-	present map[string]time.Time // slot of a member → when it was last a member; owned by the loop
+	standby bool
+	key     string
+	keep    slotKeeping
 	result  chan choresDone
 }
 
-type choresDone struct{ checkpoint bool }
+type choresDone struct {
+	checkpoint bool
+	err        error
+	safety     map[string]safety
+	copyable   []string
+	waiting    []string
+}
 
 func (c *chores) start(ctx context.Context, a *Agent, standby bool) {
 	select {
 	case r := <-c.result:
 		c.busy = false
 		a.st.checkpoint = a.st.checkpoint || r.checkpoint
+		c.keep.learn(r, a.log)
 	default:
 	}
-	slots := a.slotsNow()
-	key := joined(slots, standby)
-	if c.busy || key == c.members && time.Since(c.last) < a.st.dynamic.LoopWait && a.st.checkpoint {
+	if c.busy && standby != c.standby {
+		c.cancel() // what a standby's slots were moved for is no matter to a primary
+	}
+	now := a.slotCase(standby)
+	plan := c.keep.plan(now)
+	key := planKey(plan, standby)
+	if c.busy || key == c.key && time.Since(c.last) < a.st.dynamic.LoopWait && a.st.checkpoint {
 		return
 	}
-	c.busy, c.last, c.members = true, time.Now(), key
+	c.busy, c.last, c.key, c.standby = true, time.Now(), key, standby
 	needCheckpoint := !standby && !a.st.checkpoint
 	intruders := a.intruders(a.st.seen.probe)
-	c.see(slots)
-	want, unwanted := slots, c.departed(a.st.dynamic.MemberSlotsTTL)
-	if standby {
-		want, unwanted = nil, c.known(a.opt.Node.Name)
+	ask := c.keep.unsettled()
+	up, _ := a.leaderUpstream()
+	var missing []string
+	if standby && now.mayLead {
+		missing = missingCopies(now)
 	}
+	ctx, c.cancel = context.WithCancel(ctx)
+	cancel := c.cancel
 	a.beside(ctx, func(ctx context.Context) {
+		defer cancel()
 		var r choresDone
-		if err := a.keepSlots(ctx, want, unwanted); err != nil && ctx.Err() == nil {
+		if err := a.server.KeepSlots(ctx, plan); err != nil && ctx.Err() == nil {
 			a.log.Warn("replication slots could not be brought in order", "error", err)
+			r.err = err
+		}
+		if len(ask) > 0 && up != nil {
+			r.safety = a.judgeCopies(ctx, *up, ask)
+		}
+		if len(missing) > 0 && up != nil {
+			var states []slots.State
+			states, r.waiting = a.usableStates(ctx, *up, missing)
+			for _, s := range states {
+				r.copyable = append(r.copyable, s.Name)
+			}
 		}
 		a.dropIntruders(ctx, intruders)
 		if needCheckpoint {
@@ -65,59 +93,6 @@ func (a *Agent) dropIntruders(ctx context.Context, list []postgres.Walsender) {
 	}
 }
 
-// slotsNow are the slots that members need; none where use_slots is off.
-func (a *Agent) slotsNow() []string {
-	if !a.st.dynamic.UseSlots {
-		return nil
-	}
-	return memberSlots(a.st.snap, a.opt.Node.Name)
-}
-
-// see remembers the slots of the members that are there now.
-func (c *chores) see(slots []string) {
-	if c.present == nil {
-		c.present = map[string]time.Time{}
-	}
-	for _, name := range slots {
-		c.present[name] = time.Now()
-	}
-}
-
-// departed are the slots of members that this agent has seen and that have been gone for member_slots_ttl: kept longer,
-// they would hold back WAL until the disk is full. Slots that were never a member's are nobody's business here.
-func (c *chores) departed(ttl time.Duration) []string {
-	var out []string
-	for name, last := range c.present {
-		if time.Since(last) > ttl {
-			out = append(out, name)
-		}
-	}
-	return out
-}
-
-// known are the slots of all members that this agent has seen, its own included.
-func (c *chores) known(me string) []string {
-	out := []string{cluster.SlotName(me)}
-	for name := range c.present {
-		out = append(out, name)
-	}
-	return out
-}
-
-// keepSlots gives each member its slot on the leader, and takes those away that are not wanted any more: of departed
-// members; on a standby those of all members, which would hold back WAL for ever since its time as primary. Slots that
-// were never a member's stay.
-func (a *Agent) keepSlots(ctx context.Context, want, unwanted []string) error {
-	return a.server.EnsureSlots(ctx, want, func(name string) bool { return slices.Contains(unwanted, name) })
-}
-
-func joined(names []string, standby bool) string {
-	key := "primary"
-	if standby {
-		key = "standby"
-	}
-	for _, n := range names {
-		key += " " + n
-	}
-	return key
+func planKey(p slots.Plan, standby bool) string {
+	return fmt.Sprint(standby, p.Physical, p.Logical)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/guard"
 	"github.com/havenha/haven/internal/journal"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
@@ -37,12 +38,14 @@ type world struct {
 	store   *etcd.Client
 	members map[string]*testMember
 	file    string
+	alone   bool // members have no guard
 }
 
 type testMember struct {
 	name   string
 	agent  *agent.Agent
 	server *postgres.Instance
+	guard  *guard.Link
 	node   *config.Node
 	stop   context.CancelCauseFunc
 	end    func() // of everything but the server's processes
@@ -113,6 +116,7 @@ func (w *world) writeConfig(dcs string, names []string) {
 		}
 	}
 	text := fmt.Sprintf(`haven: {format: 1, state_dir: %q, address: 127.0.0.1}
+watchdog: {mode: "off"}
 scope: test
 etcd: {hosts: [%q]}
 postgresql:
@@ -127,22 +131,29 @@ nodes:
 	}
 }
 
+// instance is a member's server, for whoever looks after it.
+func (w *world) instance(node *config.Node) *postgres.Instance {
+	w.t.Helper()
+	p := node.Postgres
+	server, err := postgres.New(postgres.Options{
+		DataDir: p.DataDir, Name: node.Name, Scope: node.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port, RunAs: pgtest.Account(w.t),
+		Superuser:   postgres.Credentials{Username: p.Superuser.Username, Password: p.Superuser.Password},
+		Replication: postgres.Credentials{Username: p.Replication.Username, Password: p.Replication.Password},
+		LogFile:     filepath.Join(w.dir, node.Name+".pg.log"), CtlTimeout: time.Minute, InitDB: node.Bootstrap.InitDB,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return server
+}
+
 func (w *world) start(name string) *testMember {
 	w.t.Helper()
 	node, report := config.Load(config.Source{Path: w.file, Name: name, Hostname: "h", Root: os.Geteuid() == 0})
 	if !report.OK() {
 		w.t.Fatal(report.String())
 	}
-	p := node.Postgres
-	server, err := postgres.New(postgres.Options{
-		DataDir: p.DataDir, Name: name, Scope: node.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port, RunAs: pgtest.Account(w.t),
-		Superuser:   postgres.Credentials{Username: p.Superuser.Username, Password: p.Superuser.Password},
-		Replication: postgres.Credentials{Username: p.Replication.Username, Password: p.Replication.Password},
-		LogFile:     filepath.Join(w.dir, name+".pg.log"), CtlTimeout: time.Minute, InitDB: node.Bootstrap.InitDB,
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	server := w.instance(node)
 	j, err := journal.Open(filepath.Join(w.dir, "journal", name), 8<<20)
 	if err != nil {
 		w.t.Fatal(err)
@@ -152,9 +163,11 @@ func (w *world) start(name string) *testMember {
 		w.t.Fatal(err)
 	}
 	m := &testMember{name: name, server: server, node: node, done: make(chan error, 1)}
+	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	m.guard = w.openGuard(node, server, logger)
 	m.agent = agent.New(agent.Options{
-		Node: node, Store: w.store, Server: server, Journal: j, Peers: http.DefaultClient, Version: "test",
-		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Node: node, Store: w.store, Server: server, Journal: j, Guard: m.guard, Peers: http.DefaultClient, Version: "test",
+		Log: logger,
 	})
 	m.serve(w.t)
 	ctx, stop := context.WithCancelCause(context.Background())
@@ -175,6 +188,7 @@ func (w *world) start(name string) *testMember {
 		if err := server.Kill(context.Background()); err != nil {
 			w.t.Error(err)
 		}
+		m.closeGuard()
 		if w.t.Failed() {
 			text, _ := os.ReadFile(log.Name())
 			w.t.Logf("log of %s:\n%s", name, text)
@@ -184,13 +198,45 @@ func (w *world) start(name string) *testMember {
 	return m
 }
 
+// openGuard gives a member a guard process of its own: this test's program, started once more.
+func (w *world) openGuard(node *config.Node, server *postgres.Instance, log *slog.Logger) *guard.Link {
+	w.t.Helper()
+	if w.alone {
+		return nil
+	}
+	if err := os.MkdirAll(node.Dir(), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	link, _, err := guard.Open(guard.Options{Dir: node.Dir(), Log: log})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	server.LaunchBy(link)
+	return link
+}
+
+func (m *testMember) closeGuard() {
+	if m.guard != nil {
+		m.guard.Close()
+	}
+}
+
+// TestMain is also the guard process of the tests' members.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == guard.Command {
+		os.Exit(guard.Main(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
 // crash ends the agent as kill -9 would; the server goes on.
 func (w *world) crash(name string) {
 	m := w.members[name]
 	pid := postmaster(w.t, m)
 	m.stop(agent.ErrAbandon)
 	m.end()
-	// The server is a child of this process, and nobody would reap it.
+	m.closeGuard() // the guard itself goes on, since the server does
+	// Without a guard the server is a child of this process, and nobody would reap it.
 	go func() { _, _ = syscall.Wait4(pid, nil, 0, nil) }()
 }
 
@@ -201,6 +247,10 @@ func (m *testMember) serve(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/failsafe" {
+			m.pledge(rw, r)
+			return
+		}
 		s := m.agent.Fresh(r.Context())
 		out := map[string]any{"state": s.Member.State, "role": s.Member.Role, "timeline": s.Member.Timeline, "tags": s.Member.Tags}
 		if p := s.Probe; p != nil && p.InRecovery {
@@ -213,6 +263,22 @@ func (m *testMember) serve(t *testing.T) {
 	})
 	m.api = &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 	m.api.Start()
+}
+
+func (m *testMember) pledge(rw http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Name string
+		TTL  float64
+	}
+	err := json.NewDecoder(r.Body).Decode(&q)
+	if err == nil {
+		_, err = m.agent.Pledge(q.Name, time.Duration(q.TTL*float64(time.Second)))
+	}
+	if err != nil {
+		http.Error(rw, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	fmt.Fprint(rw, "Accepted")
 }
 
 // await reads the store until the condition holds.

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ type renewal struct {
 	deadline cluster.Instant
 	renewed  *dcs.Holder // the leadership that was proven, until deadline
 	lost     *dcs.Holder // the leadership that the store denies
+	failsafe bool        // it was proven by the word of all members, without the store
 	err      error
 }
 
@@ -34,6 +36,10 @@ type keeper struct {
 	holder *dcs.Holder
 	ttl    time.Duration // that is asked for from now on
 	wait   time.Duration // loop_wait
+
+	failsafe  bool  // the last proof was the word of all members; only run uses it
+	unguarded bool  // there was no guard at the last proof; only run uses it, and refused
+	refused   int64 // the lease of that proof
 }
 
 func newKeeper(a *Agent) *keeper {
@@ -60,6 +66,13 @@ func (k *keeper) timing(ttl, loopWait time.Duration) {
 	k.mu.Lock()
 	k.ttl, k.wait = ttl, loopWait
 	k.mu.Unlock()
+}
+
+// loopWait is what timing was told last.
+func (k *keeper) loopWait() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.wait
 }
 
 // forget makes the keeper ask for a new lease: the old one has ended.
@@ -104,12 +117,25 @@ func (k *keeper) once(ctx context.Context) time.Duration {
 		k.tell(ctx, renewal{lease: lease, err: errors.New("the loop does not turn")})
 		return every / 4
 	}
+	if k.unguarded && holder == nil {
+		k.unguarded = false
+		if lease.ID == k.refused { // the leader key may still hang on it, and is to end; the member key moves to another
+			lease = dcs.Lease{}
+		}
+	}
+	if k.unguarded { // to renew what cannot count would only keep the key from members that can lead
+		if err := k.a.warden.ready(); err != nil {
+			k.tell(ctx, renewal{lease: lease, err: fmt.Errorf("%w: %w", errUnguarded, err)})
+			return max(every/4, 50*time.Millisecond)
+		}
+		k.unguarded = false
+	}
 	var r renewal
 	switch {
 	case lease.ID == 0:
 		r = k.grant(ctx, ttl)
 	case holder != nil:
-		r = k.prove(ctx, lease, holder)
+		r = k.prove(ctx, lease, holder, ttl)
 	case asked != ttl: // the configuration has changed; the old lease runs out, and the member key moves to the new one
 		r = k.grant(ctx, ttl)
 	default:
@@ -139,15 +165,66 @@ func (k *keeper) grant(ctx context.Context, ttl time.Duration) renewal {
 	return renewal{lease: lease}
 }
 
-func (k *keeper) prove(ctx context.Context, lease dcs.Lease, h *dcs.Holder) renewal {
-	proof, err := k.a.store.Renew(ctx, *h)
+func (k *keeper) prove(ctx context.Context, lease dcs.Lease, h *dcs.Holder, ttl time.Duration) renewal {
+	began := bootclock.Now()
+	proving, cancel := k.a.provingTime(ctx, ttl)
+	_, deadline, err := k.a.prove(proving, *h)
+	cancel()
+	k.a.figures.renewal(bootclock.Now().Sub(began), err)
+	if err == nil {
+		k.failsafe = false
+	} else if r, ok := k.withoutStore(ctx, lease, h, ttl, err); ok {
+		return r
+	}
+	if k.unguarded = errors.Is(err, errUnguarded); k.unguarded {
+		k.refused = lease.ID
+	}
 	switch {
 	case errors.Is(err, dcs.ErrConflict), errors.Is(err, dcs.ErrLeaseGone):
 		return renewal{lease: lease, lost: h, err: err}
 	case err != nil:
 		return renewal{lease: lease, err: err}
 	}
-	return renewal{lease: lease, renewed: h, deadline: proof.Began.Add(proof.TTL - k.a.margin(proof.TTL))}
+	return renewal{lease: lease, renewed: h, deadline: deadline}
+}
+
+// withoutStore has leadership proven by the word of all members, where the store cannot be reached. It goes on when the
+// store is back and denies a leadership whose lease has ended meanwhile: nobody else can have taken it, and the loop creates
+// the key again, for which it needs a new lease.
+func (k *keeper) withoutStore(ctx context.Context, lease dcs.Lease, h *dcs.Holder, ttl time.Duration, why error) (renewal, bool) {
+	denied := errors.Is(why, dcs.ErrConflict) || errors.Is(why, dcs.ErrLeaseGone)
+	if errors.Is(why, errUnguarded) || denied && !k.failsafe {
+		return renewal{}, false
+	}
+	deadline, ok := k.a.failsafe(ctx, *h, ttl)
+	if !ok {
+		return renewal{}, false
+	}
+	k.failsafe = true
+	if denied {
+		lease = k.fresh(ctx, h.Lease, ttl, lease)
+	}
+	return renewal{lease: lease, renewed: h, deadline: deadline, failsafe: true}, true
+}
+
+// fresh is a lease in the place of one that has ended; that one, if none can be had in a part of ttl: the loop waits meanwhile for the
+// deadline that the members' word has proven.
+func (k *keeper) fresh(ctx context.Context, ended int64, ttl time.Duration, old dcs.Lease) dcs.Lease {
+	ctx, cancel := context.WithTimeout(ctx, ttl/4)
+	defer cancel()
+	k.mu.Lock()
+	own := k.lease
+	k.mu.Unlock()
+	if own.ID != 0 && own.ID != ended && k.a.store.KeepAlive(ctx, own.ID) == nil {
+		return own
+	}
+	if err := k.a.store.KeepAlive(ctx, ended); err == nil || !errors.Is(err, dcs.ErrLeaseGone) {
+		return old
+	}
+	if r := k.grant(ctx, ttl); r.err == nil {
+		return r.lease
+	}
+	return old
 }
 
 func (k *keeper) keepAlive(ctx context.Context, lease dcs.Lease, ttl time.Duration) renewal {
@@ -185,7 +262,7 @@ func (a *Agent) takeRenewal(r renewal) {
 	switch {
 	case st.holder == nil:
 	case r.renewed != nil && r.renewed.LeaderRev == st.holder.LeaderRev:
-		st.deadline = max(st.deadline, r.deadline)
+		st.deadline, st.failsafe = max(st.deadline, r.deadline), r.failsafe
 	case r.lost != nil && st.task != nil && writesTerm(st.task.Kind):
 		// the running action moves the term on: what the keeper compared may be our own former revision
 	case r.lost != nil && r.lost.LeaderRev == st.holder.LeaderRev && r.lost.TermRev == st.holder.TermRev:

@@ -13,6 +13,7 @@ import (
 	"github.com/havenha/haven/internal/dcs"
 	"github.com/havenha/haven/internal/ha"
 	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/slots"
 )
 
 // nextTerm is the term that follows what the store shows.
@@ -43,6 +44,12 @@ func (a *Agent) nextTerm(in input, holder string, fence cluster.Fence, cause *cl
 
 // acquire takes the leader key and begins a term.
 func (a *Agent) acquire(ctx context.Context, in input, e *effects) error {
+	a.pledges.settle()    // ours, from an attempt before
+	if in.holder != nil { // the key of our own leadership vanished
+		a.pledges.hold()
+	} else if err := a.pledges.claim(); err != nil {
+		return fmt.Errorf("acquire the leader key: %w", err)
+	}
 	c := dcs.Claim{Name: in.node.Name, Lease: in.lease.ID, TermRev: termRev(in.snap)}
 	c.Term = a.nextTerm(in, in.node.Name, in.action.Fence, in.action.Cause)
 	h, err := a.store.Acquire(ctx, c)
@@ -59,15 +66,16 @@ func (a *Agent) acquire(ctx context.Context, in input, e *effects) error {
 // resume proves a leadership that stands in the store under our name: one that was handed to us, or that an earlier
 // agent of this member held.
 func (a *Agent) resume(ctx context.Context, in input, e *effects) error {
+	a.pledges.hold()
 	l := in.snap.Leader
 	h := dcs.Holder{Name: in.node.Name, Lease: l.Lease, LeaderRev: l.ModRev, TermRev: termRev(in.snap)}
-	proof, err := a.store.Renew(ctx, h)
+	proof, deadline, err := a.prove(ctx, h)
 	if err != nil {
 		a.refresh(ctx, e)
 		return fmt.Errorf("prove the leadership that the store shows: %w", err)
 	}
 	a.keeper.adopt(dcs.Lease{ID: l.Lease, TTL: proof.TTL, Began: proof.Began})
-	e.led, e.deadline = &h, proof.Began.Add(proof.TTL-a.margin(proof.TTL))
+	e.led, e.deadline = &h, deadline
 	e.note("proved that leadership is ours")
 	return nil
 }
@@ -78,18 +86,26 @@ func (a *Agent) promote(ctx context.Context, in input, e *effects) error {
 	if in.holder == nil {
 		return errors.New("promote: no leadership is held")
 	}
-	if _, err := a.store.Renew(ctx, *in.holder); err != nil {
+	if _, _, err := a.prove(ctx, *in.holder); err != nil {
 		return fmt.Errorf("promote: leadership could not be proven: %w", err)
+	}
+	if err := a.clearedToPromote(ctx, in, e); err != nil {
+		return fmt.Errorf("promote: %w", err)
 	}
 	if in.dynamic.SynchronousMode != config.SyncOff || in.snap.Sync.Active() {
 		if err := a.server.SetSyncNames(ctx, ha.Placeholder); err != nil {
 			return fmt.Errorf("promote: close: %w", err)
 		}
 	}
+	if err := a.markPromotion(in.seen.probe); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
 	e.note("promoting")
+	a.warden.promoting.Store(true)
 	if err := a.server.Promote(ctx); err != nil {
 		return fmt.Errorf("promote: %w", err)
 	}
+	a.warden.promoting.Store(false)
 	e.note("the server accepts writes")
 	e.promoted = true
 	none := ""
@@ -97,13 +113,13 @@ func (a *Agent) promote(ctx context.Context, in input, e *effects) error {
 	if !in.dynamic.UseSlots {
 		return nil
 	}
-	return a.server.EnsureSlots(ctx, memberSlots(in.snap, in.node.Name), nil)
+	return a.server.KeepSlots(ctx, slots.Plan{Physical: memberSlots(in.snap, in.node.Name)})
 }
 
 func memberSlots(s cluster.Snapshot, me string) []string {
 	var out []string
 	for _, m := range s.Members {
-		if m.Name != me {
+		if m.Name != me && !m.Tag("nostream") {
 			out = append(out, cluster.SlotName(m.Name))
 		}
 	}
@@ -130,6 +146,7 @@ func (a *Agent) open(ctx context.Context, in input, e *effects) error {
 	e.led = &h
 	a.keeper.hold(&h)
 	err = a.server.SetSyncNames(ctx, names)
+	a.begunHere(p.Timeline)
 	a.refresh(ctx, e)
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
@@ -137,8 +154,7 @@ func (a *Agent) open(ctx context.Context, in input, e *effects) error {
 	return nil
 }
 
-// openSync is the first /sync of a new leader, and the names that belong to it. Strict mode keeps the other recorded
-// standbys, and commits wait for them; otherwise the new leader begins alone.
+// openSync is the first /sync of a new leader, and the names that belong to it.
 func openSync(in input) (*dcs.SyncChange, string) {
 	old, me := in.snap.Sync, in.node.Name
 	var rev int64
@@ -146,21 +162,14 @@ func openSync(in input) (*dcs.SyncChange, string) {
 		rev = old.ModRev
 	}
 	pol := policy(in.dynamic, in.node)
-	if pol.Sync == ha.SyncOff {
-		if old == nil {
-			return nil, pol.OwnNames
-		}
-		return &dcs.SyncChange{SeenRev: rev, Delete: true}, pol.OwnNames
+	next := ha.FirstSync(pol, in.snap, me)
+	switch {
+	case next != nil:
+		return &dcs.SyncChange{Sync: *next, SeenRev: rev}, ha.NamesFor(pol, next, me)
+	case old == nil:
+		return nil, pol.OwnNames
 	}
-	next := cluster.Sync{Leader: me}
-	if pol.Strict && old != nil {
-		for _, n := range append([]string{old.Leader}, old.Standbys...) {
-			if _, ok := in.snap.Member(n); ok && n != me {
-				next.Standbys = append(next.Standbys, n)
-			}
-		}
-	}
-	return &dcs.SyncChange{Sync: next, SeenRev: rev}, ha.NamesFor(pol, &next, me)
+	return &dcs.SyncChange{SeenRev: rev, Delete: true}, pol.OwnNames
 }
 
 // history is the key history after this promotion: the lines of PostgreSQL's own history file, with what the key knew
@@ -171,17 +180,7 @@ func (a *Agent) history(in input, tl cluster.Timeline) []cluster.HistoryLine {
 		a.log.Warn("the timeline history could not be read", "error", err)
 		return nil
 	}
-	for i := range lines {
-		for _, old := range in.snap.History {
-			if old.Timeline == lines[i].Timeline && old.LSN == lines[i].LSN {
-				lines[i] = old
-			}
-		}
-	}
-	if n := len(lines); n > 0 && lines[n-1].NewLeader == "" {
-		lines[n-1].NewLeader = in.node.Name
-	}
-	return lines
+	return cluster.HistoryAfter(lines, in.snap.History, in.node.Name)
 }
 
 // setSync takes one step of the synchronous set.
@@ -216,7 +215,9 @@ func (a *Agent) repair(ctx context.Context, in input, e *effects) error {
 	}
 	c := dcs.Changes{Initialize: &p.SystemID}
 	if in.snap.Config == nil || in.snap.Config.Raw == nil {
-		c.Config = config.DefaultDCS(in.node.Format, in.node.Bootstrap)
+		if c.Config = in.inForce; c.Config == nil { // this agent has never read one
+			c.Config = config.DefaultDCS(in.node.Format, in.node.Bootstrap)
+		}
 	}
 	_, _, err := a.store.Write(ctx, *in.holder, c)
 	a.refresh(ctx, e)
@@ -314,11 +315,14 @@ func (a *Agent) switchover(ctx context.Context, in input, e *effects) error {
 	}
 	e.note("stopping the primary")
 	end, err := a.stopPrimary(ctx, in, candidate)
+	if done, late := a.overran(ctx, in, candidate, err, e); done {
+		return late
+	}
 	if err != nil {
 		return fmt.Errorf("switchover: %w", err)
 	}
 	e.note("the primary is shut down, %s has its WAL up to %s", candidate, end)
-	return a.giveTo(ctx, in, candidate, &cluster.Status{Optime: end}, e)
+	return a.giveTo(ctx, in, candidate, lastStatus(in, end), e)
 }
 
 func (a *Agent) stillStreams(ctx context.Context, candidate string) error {
@@ -343,7 +347,8 @@ const shutDownGrace = time.Second
 func (a *Agent) stopPrimary(ctx context.Context, in input, candidate string) (cluster.LSN, error) {
 	down := make(chan postgres.Control, 1)
 	stopped := make(chan error, 1)
-	stopCtx, cancel := context.WithTimeout(ctx, in.node.Postgres.PgCtlTimeout)
+	a.beforeStop(ctx, in)
+	stopCtx, cancel := context.WithTimeout(ctx, stopLimit(in, candidate))
 	defer cancel()
 	a.beside(stopCtx, func(ctx context.Context) {
 		stopped <- a.server.Stop(ctx, postgres.StopFast, func(c postgres.Control) { down <- c })

@@ -7,17 +7,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/havenha/haven/internal/bootclock"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs"
 	"github.com/havenha/haven/internal/ha"
 	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/durable"
 )
 
 // settings are those of the server in that role, with the given synchronous_standby_names.
@@ -29,7 +31,14 @@ func settings(in input, role, names string) (postgres.Settings, []string) {
 		}
 	}
 	delete(params, "synchronous_standby_names")
-	return postgres.Settings{Controlled: controlled, Parameters: params, SyncNames: names, HBA: hba, Ident: ident, Recovery: recovery}, warnings
+	if far, ok := in.dynamic.Standby(); ok && ha.Remote(in.action.Member) {
+		recovery = maps.Clone(recovery)
+		if recovery == nil {
+			recovery = map[string]string{}
+		}
+		maps.Copy(recovery, far.Recovery)
+	}
+	return postgres.Settings{CustomConf: in.node.PostgresWith(in.dynamic).CustomConf, Controlled: controlled, Parameters: params, SyncNames: names, HBA: hba, Ident: ident, Recovery: recovery}, warnings
 }
 
 // memberHosts are the hosts of all members, so that each may replicate from each.
@@ -52,6 +61,9 @@ func fingerprint(s postgres.Settings) string {
 
 // upstream says how that member is reached for replication, and by which slot.
 func (in input) upstream(name string) (*postgres.Upstream, error) {
+	if ha.Remote(name) {
+		return in.remote(name)
+	}
 	m, ok := in.snap.Member(name)
 	if !ok || m.Address() == "" {
 		return nil, fmt.Errorf("%s has no address in the store yet", name)
@@ -77,15 +89,19 @@ func (a *Agent) bootstrap(ctx context.Context, in input, e *effects) error {
 		return fmt.Errorf("bootstrap: %w: %w", errNotReserved, err)
 	}
 	err := a.found(ctx, in, e)
-	if err == nil {
+	if err == nil || errors.Is(err, errMayBeFounded) {
 		a.refresh(ctx, e)
-		return nil
+		return err
 	}
 	// The context may be what ended it; the clean-up has its own.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	return errors.Join(err, a.undoBootstrap(ctx, e))
 }
+
+// errMayBeFounded: the store may know of the new cluster, so that what was made is its only data. It stays; if the store
+// does not know of it after all, the mark of the founding says that it may be set aside.
+var errMayBeFounded = errors.New("it is not known whether the new cluster was recorded")
 
 func (a *Agent) undoBootstrap(ctx context.Context, e *effects) error {
 	e.process = nil
@@ -120,6 +136,17 @@ func (a *Agent) founded(systemID string) bool {
 	return !a.st.known || i.Valid() && i.SystemID == systemID
 }
 
+// clearFounded removes the mark of a founding that the store knows of. It must not stay: a database would be taken for
+// an unfinished one should the identifier ever be gone from the store.
+func (a *Agent) clearFounded(s seen) {
+	if !s.founding || !a.st.known || !a.founded(s.disk.Control.SystemID) {
+		return
+	}
+	if _, err := durable.Remove(filepath.Join(a.server.DataDir(), foundingMarker)); err != nil {
+		a.log.Warn("the mark of the bootstrap could not be removed", "error", err)
+	}
+}
+
 // clearFounding sets what an interrupted bootstrap left aside.
 func (a *Agent) clearFounding(in input) error {
 	if in.seen.disk.Kind != postgres.DiskData || !in.seen.founding {
@@ -134,14 +161,18 @@ func (a *Agent) clearFounding(in input) error {
 }
 
 func (a *Agent) found(ctx context.Context, in input, e *effects) error {
+	if _, standby := in.dynamic.Standby(); standby {
+		return a.foundStandby(ctx, in, e)
+	}
 	if err := a.clearFounding(in); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
-	if err := a.server.InitDB(ctx); err != nil {
+	method := restoring(in.node)
+	if err := a.makeDatabase(ctx, method); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	marker := filepath.Join(a.server.DataDir(), foundingMarker)
-	if err := os.WriteFile(marker, nil, 0o600); err != nil {
+	if _, err := durable.Replace(marker, []byte("the database is made, the cluster is not recorded yet\n"), 0o600, a.ownLikeData); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	raw := config.DefaultDCS(in.node.Format, in.node.Bootstrap)
@@ -151,15 +182,7 @@ func (a *Agent) found(ctx context.Context, in input, e *effects) error {
 	}
 	in.dynamic = d
 	s, _ := settings(in, "primary", "")
-	if s.HBA == nil && len(in.node.Bootstrap.HBA) > 0 {
-		if s.HBA, err = a.extendedHBA(in.node.Bootstrap.HBA); err != nil {
-			return fmt.Errorf("bootstrap: %w", err)
-		}
-	}
-	if err := a.startWith(ctx, s, nil, false, e); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
-	}
-	if err := a.server.PostBootstrap(ctx, bootstrapOf(in.node)); err != nil {
+	if err := a.startFounded(ctx, in, s, method, e); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	probe, err := a.server.Probe(ctx)
@@ -175,31 +198,7 @@ func (a *Agent) found(ctx context.Context, in input, e *effects) error {
 	if d.SynchronousMode != config.SyncOff {
 		f.Sync = &cluster.Sync{Leader: in.node.Name}
 	}
-	h, err := a.store.Found(ctx, f)
-	if err != nil {
-		return fmt.Errorf("bootstrap: record the new cluster: %w", err)
-	}
-	if err := os.Remove(marker); err != nil {
-		a.log.Warn("the mark of the bootstrap could not be removed; it means nothing any more", "error", err)
-	}
-	e.note("initialized a new cluster, system %s", probe.SystemID)
-	if err := a.begun(ctx, h, e); err != nil {
-		return err
-	}
-	event := foundingEvent(f.Term, probe, e.notes)
-	if _, _, err := a.store.Write(ctx, h, dcs.Changes{Event: &event}); err != nil {
-		a.log.Warn("the founding could not be recorded among the events", "error", err)
-	}
-	return nil
-}
-
-// extendedHBA is initdb's pg_hba.conf with the lines of bootstrap.pg_hba after its own.
-func (a *Agent) extendedHBA(lines []string) ([]string, error) {
-	b, err := os.ReadFile(filepath.Join(a.server.DataDir(), "pg_hba.conf"))
-	if err != nil {
-		return nil, err
-	}
-	return append(strings.Split(strings.TrimSpace(string(b)), "\n"), lines...), nil
+	return a.recordFounding(ctx, in, f, probe, e)
 }
 
 // unclaim deletes an empty initialize: the member that wrote it died before it had made anything.
@@ -217,22 +216,14 @@ func foundingEvent(t cluster.Term, p postgres.Probe, notes []cluster.Evidence) c
 	}
 }
 
-func bootstrapOf(n *config.Node) postgres.Bootstrap {
-	b := postgres.Bootstrap{PostCommand: n.Bootstrap.PostBootstrap}
-	for _, d := range n.Bootstrap.Databases {
-		b.Databases = append(b.Databases, postgres.Database{Name: d.Name, Owner: d.Owner, Password: d.Password})
-	}
-	return b
-}
-
 // begun proves a leadership that has just been written, so that it has a deadline.
 func (a *Agent) begun(ctx context.Context, h dcs.Holder, e *effects) error {
 	e.led = &h
-	proof, err := a.store.Renew(ctx, h)
+	_, deadline, err := a.prove(ctx, h)
 	if err != nil {
 		return fmt.Errorf("prove the new leadership: %w", err)
 	}
-	e.deadline = proof.Began.Add(proof.TTL - a.margin(proof.TTL))
+	e.deadline = deadline
 	return nil
 }
 
@@ -245,10 +236,15 @@ func termRev(s cluster.Snapshot) int64 {
 
 // startWith writes the configuration and starts the server.
 func (a *Agent) startWith(ctx context.Context, s postgres.Settings, up *postgres.Upstream, standby bool, e *effects) error {
-	if _, err := a.server.Configure(s, up, standby); err != nil {
+	if _, err := a.server.Configure(s, dialled(up), standby); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
-	p, err := a.server.Start(ctx, s)
+	return a.startBy(ctx, a.server.Start, s, up, e)
+}
+
+// startBy starts the server by one of the ways to do so.
+func (a *Agent) startBy(ctx context.Context, start func(context.Context, postgres.Settings) (*postgres.Server, error), s postgres.Settings, up *postgres.Upstream, e *effects) error {
+	p, err := start(ctx, s)
 	e.process = p // a server that is not ready in time lives on
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
@@ -268,6 +264,7 @@ func (a *Agent) start(ctx context.Context, in input, e *effects) error {
 	if in.action.AsPrimary {
 		return a.startPrimary(ctx, in, e)
 	}
+	a.settleMark()
 	s, _ := settings(in, "replica", "")
 	var up *postgres.Upstream
 	if in.action.Member != "" {
@@ -283,12 +280,19 @@ func (a *Agent) startPrimary(ctx context.Context, in input, e *effects) error {
 	if in.holder == nil {
 		return errors.New("start as primary: no leadership is held")
 	}
-	if _, err := a.store.Renew(ctx, *in.holder); err != nil {
+	if _, _, err := a.prove(ctx, *in.holder); err != nil {
 		return fmt.Errorf("start as primary: leadership could not be proven: %w", err)
 	}
 	names := ha.NamesFor(policy(in.dynamic, in.node), in.snap.Sync, in.node.Name)
 	s, _ := settings(in, "primary", names)
-	if err := a.startWith(ctx, s, nil, false, e); err != nil {
+	if _, err := a.server.Configure(s, nil, false); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	start := a.server.StartArmed
+	if a.paused.Load() { // nothing is guarded
+		start = a.server.Start
+	}
+	if err := a.startBy(ctx, start, s, nil, e); err != nil {
 		return err
 	}
 	e.note("started the primary in place")
@@ -299,6 +303,7 @@ func (a *Agent) startPrimary(ctx context.Context, in input, e *effects) error {
 func (a *Agent) kill(ctx context.Context, in input, e *effects) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	a.warden.ending.CompareAndSwap(0, int64(bootclock.Now()))
 	if err := a.server.Kill(ctx); err != nil {
 		return err
 	}
@@ -312,26 +317,33 @@ func (a *Agent) kill(ctx context.Context, in input, e *effects) error {
 			return err
 		}
 	}
+	a.warden.ending.Store(0)
 	e.note("ended every process of the server")
 	return nil
 }
 
 func (a *Agent) stopFast(ctx context.Context, in input, e *effects) error {
-	return a.server.Stop(ctx, postgres.StopFast, nil)
+	return a.stopBounded(ctx, in)
 }
 
-// clone copies the database of another member into the empty data directory.
+// clone copies the database of another member, or of a backup, into the empty data directory.
 func (a *Agent) clone(ctx context.Context, in input, e *effects) error {
-	up, err := in.upstream(in.action.Member)
-	if err != nil {
-		return err
+	var up *postgres.Upstream
+	if in.action.Member != "" {
+		var err error
+		if up, err = in.upstream(in.action.Member); err != nil {
+			return err
+		}
+		e.note("copying the database from %s", up.Name)
 	}
 	if err := a.clearFounding(in); err != nil {
 		return err
 	}
-	e.note("copying the database from %s", up.Name)
-	if err := a.server.Clone(ctx, *up, a.progress()); err != nil {
+	if err := a.copyData(ctx, in, up, e); err != nil {
 		return err
+	}
+	if err := a.removeMark(); err != nil {
+		return fmt.Errorf("remove the copied mark of promotions: %w", err)
 	}
 	s, _ := settings(in, "replica", "")
 	if _, err := a.server.Configure(s, up, true); err != nil {
@@ -343,9 +355,12 @@ func (a *Agent) clone(ctx context.Context, in input, e *effects) error {
 // progress logs how far a copy is, every few seconds.
 func (a *Agent) progress() func(done, total int64) {
 	last := time.Now()
+	a.copied.Store(nil)
 	return func(done, total int64) {
 		if time.Since(last) > 2*time.Second {
 			last = time.Now()
+			a.copied.Store(&copied{done, total})
+			a.Wake()
 			a.log.Info("copying the database", "done_bytes", done, "total_bytes", total)
 		}
 	}
@@ -366,22 +381,29 @@ func (a *Agent) moveAside(ctx context.Context, in input, e *effects) error {
 	return nil
 }
 
-// follow points a running standby at another member.
+// follow points a running standby at another member, or at none.
 func (a *Agent) follow(ctx context.Context, in input, e *effects) error {
-	up, err := in.upstream(in.action.Member)
-	if err != nil {
-		return err
+	name := in.action.Member
+	var up *postgres.Upstream // nil: the archive only
+	if name != "" {
+		var err error
+		if up, err = in.upstream(name); err != nil {
+			return err
+		}
 	}
+	a.dropPending()
 	s, _ := settings(in, "replica", "")
-	if _, err := a.server.Configure(s, up, true); err != nil {
-		return fmt.Errorf("follow %s: %w", up.Name, err)
+	var unknown string
+	e.upstream = &unknown // if what follows is cut short, the server's own word counts
+	if _, err := a.server.Configure(s, dialled(up), true); err != nil {
+		return fmt.Errorf("follow %q: %w", name, err)
 	}
 	if err := a.server.Reload(ctx); err != nil {
-		return fmt.Errorf("follow %s: %w", up.Name, err)
+		return fmt.Errorf("follow %q: %w", name, err)
 	}
 	fp := fingerprint(s)
-	e.upstream, e.applied = &up.Name, &fp
-	e.note("following %s", up.Name)
+	e.upstream, e.applied, e.reloaded = &name, &fp, true
+	e.note("following %q", name)
 	return nil
 }
 
@@ -392,6 +414,7 @@ func (a *Agent) rewind(ctx context.Context, in input, e *effects) error {
 		return err
 	}
 	if in.seen.process != ha.ProcessDown {
+		a.beforeStop(ctx, in)
 		if err := a.server.Stop(ctx, postgres.StopFast, nil); err != nil {
 			return fmt.Errorf("rewind: %w", err)
 		}
@@ -399,6 +422,9 @@ func (a *Agent) rewind(ctx context.Context, in input, e *effects) error {
 	e.note("rewinding to the history of %s", up.Name)
 	if err := a.server.Rewind(ctx, *up); err != nil {
 		return err
+	}
+	if err := a.removeMark(); err != nil {
+		return fmt.Errorf("remove the mark of promotions that were rewound: %w", err)
 	}
 	s, _ := settings(in, "replica", "")
 	return a.startWith(ctx, s, up, true, e)
@@ -425,10 +451,13 @@ func (a *Agent) reconfigure(ctx context.Context, in input, e *effects) error {
 			return err
 		}
 	}
-	if _, err := a.server.Configure(s, up, p.InRecovery); err != nil {
+	if _, err := a.server.Configure(s, dialled(up), p.InRecovery); err != nil {
 		return err
 	}
 	fp := fingerprint(s)
-	e.applied = &fp
-	return a.server.Reload(ctx)
+	if err := a.server.Reload(ctx); err != nil {
+		return err
+	}
+	e.applied, e.reloaded = &fp, true
+	return nil
 }

@@ -16,15 +16,21 @@ const reconfigure ha.Kind = "reconfigure"
 func (a *Agent) maintain(ctx context.Context) {
 	st := &a.st
 	a.keeper.timing(st.dynamic.TTL, st.dynamic.LoopWait)
+	a.knocker.expect(hungAfter(st.dynamic))
 	p := st.seen.probe
 	if p == nil || !st.known || !st.snap.Initialize.Valid() {
 		return
 	}
-	if time.Now().After(st.applyAfter) && a.settingsChanged(p.InRecovery) {
+	if time.Now().After(st.applyAfter) && (a.reread.Load() || a.settingsChanged(p.InRecovery)) {
+		a.reread.Store(false)
 		a.begin(ctx, ha.Decision{Action: ha.Action{Kind: reconfigure, Member: st.upstream}})
 		return
 	}
-	a.chores.start(ctx, a, p.InRecovery)
+	if leader, due := a.copyDue(); due {
+		a.begin(ctx, ha.Decision{Action: ha.Action{Kind: copySlots, Member: leader}})
+		return
+	}
+	a.chores.start(ctx, a, p.InRecovery && !a.leadsStandbys())
 }
 
 func (a *Agent) settingsChanged(standby bool) bool {
@@ -32,6 +38,6 @@ func (a *Agent) settingsChanged(standby bool) bool {
 	if standby {
 		role = "replica"
 	}
-	s, _ := settings(input{node: a.node.Load(), dynamic: a.st.dynamic, snap: a.st.snap}, role, "")
+	s, _ := settings(input{node: a.node.Load(), dynamic: a.st.dynamic, snap: a.st.snap, action: ha.Action{Member: a.st.upstream}}, role, "")
 	return fingerprint(s) != a.st.applied
 }

@@ -22,10 +22,14 @@ const probeTimeout = 2 * time.Second
 type seen struct {
 	disk     postgres.Disk
 	diskErr  error
+	mark     ha.Promotions
+	markErr  error
 	founding bool // a bootstrap was begun here, and has not been seen to end
 	process  ha.Process
+	replay   postgres.Recovery // of a server that does not answer, or of a standby without a stream
 	probe    *postgres.Probe
 	probeErr error
+	end      *reach // of a standby's WAL on disk; nil: it was not looked for
 	at       cluster.Instant
 	wall     time.Time
 }
@@ -49,8 +53,12 @@ func (a *Agent) look(ctx context.Context) {
 	}
 	a.st.looking = true
 	generation, p := a.st.generation, a.st.process
+	if a.sessionLost.Swap(false) {
+		a.st.watching, a.st.grounded = false, false
+	}
+	ground := !a.st.grounded
 	a.beside(ctx, func(ctx context.Context) {
-		r := lookResult{seen: a.see(ctx, p), generation: generation}
+		r := lookResult{seen: a.see(ctx, p, ground), generation: generation}
 		select {
 		case a.looks <- r:
 		case <-ctx.Done():
@@ -58,24 +66,43 @@ func (a *Agent) look(ctx context.Context) {
 	})
 }
 
-// see looks at the data directory, the processes and the server, in this order.
-func (a *Agent) see(ctx context.Context, p *postgres.Server) seen {
+// see looks at the data directory, the processes and the server, in this order. ground asks for the end of a standby's
+// WAL as well: the server has not answered before, so it may be in the middle of its replay.
+func (a *Agent) see(ctx context.Context, p *postgres.Server, ground bool) seen {
 	s := seen{at: bootclock.Now(), wall: time.Now()}
 	s.disk, s.diskErr = a.server.Inspect()
 	s.founding = a.foundingMarked()
+	s.mark, s.markErr = a.readMark()
 	s.process = a.processState(p)
 	if s.process != ha.ProcessUp {
+		s.replay = a.replayOf(s.process)
 		return s
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	probe, err := a.server.Probe(ctx)
 	if err != nil {
-		s.probeErr = err
+		s.probeErr, s.replay = err, a.replayOf(s.process)
 		return s
 	}
 	s.probe = &probe
+	if probe.InRecovery && !streaming(probe) {
+		s.replay.Busy = a.server.Recovery().Busy
+	}
+	if ground && probe.InRecovery {
+		if tl, end, err := a.server.LocalEnd(); err == nil { // else it is looked for again
+			s.end = &reach{timeline: tl, wal: end}
+		}
+	}
 	return s
+}
+
+// replayOf tells what the replay of a server does that does not answer.
+func (a *Agent) replayOf(p ha.Process) postgres.Recovery {
+	if p == ha.ProcessDown {
+		return postgres.Recovery{}
+	}
+	return a.server.Recovery()
 }
 
 func (a *Agent) processState(p *postgres.Server) ha.Process {
@@ -113,22 +140,38 @@ func (a *Agent) takeLook(ctx context.Context, r lookResult) {
 }
 
 func (a *Agent) takeSeen(ctx context.Context, s seen) {
-	before := a.st.seen
+	// A look may be faster than the report of the end, and what it shows must not be decided on without the crash.
+	if p := a.st.process; p != nil && s.process != ha.ProcessUp && !alive(p) {
+		a.noteEnd(serverExit{process: p, at: bootclock.Now(), wall: time.Now()})
+	}
+	if s.end != nil {
+		a.st.reach.timeline, a.st.reach.wal = max(a.st.reach.timeline, s.end.timeline), max(a.st.reach.wal, s.end.wal)
+	}
+	a.st.grounded = s.end != nil || s.probe != nil && (a.st.grounded || !s.probe.InRecovery)
 	a.st.reach.raise(s.probe)
 	a.st.seen = s
+	if s.process == ha.ProcessDown {
+		a.warden.ending.Store(0)
+	}
 	if s.probe == nil {
 		return
 	}
+	a.clearFounded(s)
+	if t := a.st.task; s.mark.Pending != 0 && s.probe.InRecovery && s.probe.ReceiverStatus == "streaming" && (t == nil || t.Kind != ha.Promote) {
+		a.dropPending()
+	}
 	a.learnUpstream(s.probe)
 	a.st.story.streamed(a.st.snap.Leader, s)
-	if before.probe == nil {
+	if !a.st.watching {
+		a.st.watching = true
 		a.watchLoss(ctx)
 	}
 }
 
 // reach is how far the WAL of this data directory is known to go. A standby that was restarted tells less than it has
 // received until it has replayed all of it, and without a stream it tells the timeline of its last checkpoint: both would
-// make a race judge by less than was acknowledged.
+// make a race judge by less than was acknowledged. So the end of the WAL is read from the disk whenever the server
+// answers again after it did not, and raised by what the server tells from then on.
 type reach struct {
 	timeline cluster.Timeline
 	wal      cluster.LSN
@@ -167,6 +210,7 @@ func (a *Agent) watchLoss(ctx context.Context) {
 	a.beside(ctx, func(ctx context.Context) {
 		select {
 		case <-lost:
+			a.sessionLost.Store(true)
 			a.Wake()
 		case <-ctx.Done():
 		}
@@ -194,14 +238,20 @@ func (a *Agent) takeExit(ctx context.Context, e serverExit) {
 	if e.process != a.st.process {
 		return
 	}
-	a.st.process = nil
+	a.noteEnd(e)
 	a.st.seen.probe, a.st.seen.process = nil, ha.ProcessUnknown
-	if !a.st.ordered {
-		a.st.crash = &ha.Crash{Text: e.process.ExitStatus(), At: e.at, Wall: e.wall}
-		a.log.Warn("the server ended by itself", "pid", e.process.PID(), "status", e.process.ExitStatus())
-		a.st.story.note(e.wall, a.opt.Node.Name, "the postmaster ended: "+e.process.ExitStatus())
-	}
 	a.look(ctx)
+}
+
+// noteEnd notes the end of the postmaster. One that nobody had ordered is a crash.
+func (a *Agent) noteEnd(e serverExit) {
+	a.st.process = nil
+	if a.st.ordered {
+		return
+	}
+	a.st.crash = &ha.Crash{Text: e.process.ExitStatus(), At: e.at, Wall: e.wall}
+	a.log.Warn("the server ended by itself", "pid", e.process.PID(), "status", e.process.ExitStatus())
+	a.st.story.note(e.wall, a.opt.Node.Name, "the postmaster ended: "+e.process.ExitStatus())
 }
 
 func (a *Agent) takeUpdate(u dcs.Update) {
@@ -257,8 +307,10 @@ func (a *Agent) takeConfig(s cluster.Snapshot) {
 	for _, w := range warnings {
 		a.log.Warn("dynamic configuration: " + w)
 	}
-	a.st.dynamic = d
-	a.paused.Store(d.Pause)
+	a.st.dynamic, a.st.inForce = d, s.Config.Raw
+	if a.paused.Swap(d.Pause) && !d.Pause {
+		a.keeper.again() // the guard learns of a deadline with the first proof after the pause
+	}
 }
 
 func allHaven(s cluster.Snapshot) bool {
@@ -277,12 +329,14 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 	me := cluster.Member{Tags: node.Tags}
 	v := ha.View{
 		Now: now, Wall: time.Now(),
-		Me:     ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead(), Started: st.started},
+		Me: ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead() && !a.warden.unfit(st.dynamic.TTL), Started: st.started,
+			ReplicateFrom: ha.ReplicateFrom(node.Tags), NoStream: me.Tag("nostream")},
 		Policy: policy(st.dynamic, node),
 		Store:  storeView(st.snap, st.known, st.dynamic.LoopWait),
 		Server: a.serverView(),
 		Survey: st.survey, Compare: st.compare, Task: st.task, Outcome: st.outcome,
-		Lease: ha.Lease{ID: st.lease.ID, Held: st.holder != nil, Lost: st.lost, Deadline: st.deadline},
+		Lease:  ha.Lease{ID: st.lease.ID, Held: st.holder != nil, Lost: st.lost, Deadline: st.deadline, Failsafe: st.failsafe},
+		Pledge: a.pledges.now(),
 	}
 	if st.holder != nil {
 		v.Lease.LeaderRev, v.Lease.TermRev = st.holder.LeaderRev, st.holder.TermRev
@@ -301,10 +355,15 @@ func policy(d config.Dynamic, node *config.Node) ha.Policy {
 		TTL: d.TTL, LoopWait: d.LoopWait,
 		MaxLag: uint64(max(0, d.MaximumLagOnFailover)), MaxSyncLag: d.MaximumLagOnSyncNode,
 		Strict: d.SynchronousModeStrict, SyncCount: d.SynchronousNodeCount,
-		Pause: d.Pause, CheckTimeline: d.CheckTimeline,
+		Pause: d.Pause, Failsafe: d.FailsafeMode, CheckTimeline: d.CheckTimeline,
+		StartLimit: max(1, d.PrimaryStartTimeout), RaceBackoff: d.PrimaryRaceBackoff, CrashWait: d.Haven.CrashWait,
 		UseRewind:      node.PostgresWith(d).UsePgRewind,
-		CrashHandovers: 5 * time.Minute, NotStreaming: 10 * time.Second,
+		CrashHandovers: 5 * time.Minute, HungAfter: hungAfter(d), NotStreaming: 10 * time.Second,
 		StandbyGoneFor: 2 * time.Second, CloneLimit: d.Haven.CloneLimit, CloneWindow: d.Haven.CloneWindow,
+		CopiesAlone: copiesAlone(d, node),
+	}
+	if far, ok := d.Standby(); ok {
+		p.Remote = ha.RemotePrefix + far.Name()
 	}
 	switch d.SynchronousMode {
 	case config.SyncOn:
@@ -317,6 +376,14 @@ func policy(d config.Dynamic, node *config.Node) ha.Policy {
 	return p
 }
 
+// hungAfter is how long the server may answer no new connection; 0: any time.
+func hungAfter(d config.Dynamic) time.Duration {
+	if d.Haven.HungAfter < 0 {
+		return ha.HungAfter(d.TTL)
+	}
+	return d.Haven.HungAfter
+}
+
 // staleAfter is how many loop_waits after its time a scheduled request is not carried out any more (Patroni: 1.5), and
 // staleAtLeast the least that this is.
 const (
@@ -324,71 +391,51 @@ const (
 	staleAtLeast = 15 * time.Second
 )
 
-func requestView(f *cluster.Failover, loopWait time.Duration) *ha.Request {
-	r := &ha.Request{Leader: f.Leader, Candidate: f.Candidate, Due: true, ModRev: f.ModRev}
-	if at := f.ScheduledAt; at != nil {
-		late := time.Since(*at)
-		limit := max(time.Duration(staleAfter*float64(loopWait)), staleAtLeast)
-		r.Scheduled, r.Due, r.Stale = true, late >= 0, late > limit
-	}
-	return r
-}
-
 func storeView(s cluster.Snapshot, known bool, loopWait time.Duration) ha.Store {
 	if !known {
 		return ha.Store{}
 	}
-	v := ha.Store{
-		Known: true, Revision: s.Revision, Initialize: s.Initialize, HasConfig: s.Config != nil && s.Config.Raw != nil,
-		Leader: s.Leader, Sync: s.Sync, Timeline: cluster.LastTimeline(s.History),
-	}
-	if s.Status != nil {
-		v.Optime = s.Status.Optime
-	}
-	if t := s.Term; t != nil {
-		v.Term = &ha.Term{Number: t.Number, Holder: t.Holder, State: t.State, Fence: t.Fence, ModRev: t.ModRev, Binds: t.Binds(s.Leader), Cause: t.Cause}
-	}
-	if f := s.Failover; !f.Empty() {
-		v.Failover = requestView(f, loopWait)
-	}
-	for _, m := range s.Members {
-		v.Members = append(v.Members, memberView(m))
+	v := ha.StoreOf(s)
+	if r := v.Failover; r != nil && s.Failover.ScheduledAt != nil {
+		late := time.Since(*s.Failover.ScheduledAt)
+		limit := max(time.Duration(staleAfter*float64(loopWait)), staleAtLeast)
+		r.Scheduled, r.Due, r.Stale = true, late >= 0, late > limit
 	}
 	return v
 }
 
-func memberView(m cluster.Member) ha.Member {
-	return ha.Member{
-		Name: m.Name, Role: m.Role, State: m.State, Haven: m.Haven != nil, Lease: m.Lease,
-		MayLead: m.MayLead(), Priority: m.Priority(), MaySync: m.MaySync(), SyncPriority: m.SyncPriority(),
-		CloneFrom: m.Tag("clonefrom"), Position: m.Position(), Timeline: m.Timeline,
-		Checkpoint: m.CheckpointAfterPromote == nil,
-	}
-}
-
 func (a *Agent) serverView() ha.Server {
 	s := a.st.seen
-	v := ha.Server{Disk: ha.DiskUnknown, Process: s.process, Crash: a.st.crash, Upstream: a.st.upstream}
+	v := ha.Server{Disk: ha.DiskUnknown, Process: s.process, Crash: a.st.crash, Upstream: a.st.upstream, Knocks: a.knocker.of(a.st.process), Room: a.surveyor.now(s.disk.Control.SegmentSize), Recovery: s.replay.Doing, Busy: s.replay.Busy}
 	if v.Process == "" {
 		v.Process = ha.ProcessUnknown
 	}
 	if s.at != 0 && s.diskErr == nil {
 		diskView(&v, s.disk)
 	}
+	v.Promoted = s.markErr != nil || s.mark.Any()
 	if v.Disk == ha.DiskData && s.founding && !a.founded(s.disk.Control.SystemID) {
 		v.Disk = ha.DiskUnfinished
 	}
 	if p := s.probe; p != nil {
 		v.Probed, v.ProbedAt, v.InRecovery = true, s.at, p.InRecovery
+		v.Version, v.PendingRestart = p.Version, p.PendingRestart
 		v.SystemID, v.Timeline, v.SyncNames = p.SystemID, p.Timeline, p.SyncNames
 		v.WAL = max(p.ReceiveLSN, p.ReplayLSN)
 		if !p.InRecovery {
 			v.WAL = p.WalLSN
 		}
-		v.Streaming = p.InRecovery && p.ReceiverStatus == "streaming"
+		v.Replayed, v.Waiting = p.ReplayLSN, p.Waiting
+		v.Streaming = p.InRecovery && streaming(*p)
 		v.Standbys = a.standbys(p)
 	}
 	return v
+}
+
+// streaming tells whether a standby receives. A receiver begins at the begin of a segment; one that stays behind what is
+// replayed brings nothing: the upstream's WAL ends before the local one does.
+func streaming(p postgres.Probe) bool {
+	return p.ReceiverStatus == "streaming" && p.Received >= p.ReplayLSN
 }
 
 func diskView(v *ha.Server, d postgres.Disk) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -35,15 +36,18 @@ type wanted struct {
 	member cluster.Member
 	holder *dcs.Holder
 	status *cluster.Status
-	every  time.Duration
-	set    bool
+	// failsafe are the members to be named in /failsafe; nil: as it is.
+	failsafe map[string]string
+	every    time.Duration
+	set      bool
 }
 
 func newKeyWriter(a *Agent) *keyWriter { return &keyWriter{a: a, kick: make(chan struct{}, 1)} }
 
 func (w *keyWriter) put(next wanted) {
 	w.mu.Lock()
-	urgent := !w.want.set || w.want.lease != next.lease || shape(w.want.member) != shape(next.member)
+	urgent := !w.want.set || next.failsafe != nil && !maps.Equal(next.failsafe, w.want.failsafe) || w.want.lease != next.lease ||
+		shape(w.want.member) != shape(next.member) || slotNames(w.want.status) != slotNames(next.status)
 	w.want = next
 	w.mu.Unlock()
 	if urgent {
@@ -98,8 +102,11 @@ func (w *keyWriter) write(ctx context.Context, want wanted, last *string, lastSt
 		}
 		*last = key
 	}
-	if want.holder != nil && want.status != nil && want.status.Optime != lastStatus.Optime {
-		if _, _, err := w.a.store.Write(ctx, *want.holder, dcs.Changes{Status: want.status}); err != nil {
+	if want.holder != nil && want.status != nil && (!sameStatus(*want.status, *lastStatus) || want.failsafe != nil) {
+		if want.failsafe != nil {
+			w.a.lists.trying(want.failsafe)
+		}
+		if _, _, err := w.a.store.Write(ctx, *want.holder, dcs.Changes{Status: want.status, Failsafe: want.failsafe}); err != nil {
 			return err
 		}
 		*lastStatus = *want.status
@@ -121,10 +128,14 @@ func (a *Agent) publish() {
 	st := &a.st
 	a.noteOffice()
 	w := wanted{lease: st.lease.ID, member: s.Member, every: st.dynamic.LoopWait, set: true}
-	if st.holder != nil && !st.lost && st.task == nil && s.Probe != nil && !s.Probe.InRecovery {
+	if st.holder != nil && !st.lost && st.task == nil && s.Probe != nil && (!s.Probe.InRecovery || a.leadsStandbys()) {
 		h := *st.holder
 		w.holder = &h
-		w.status = &cluster.Status{Optime: s.Probe.WalLSN, Slots: slotPositions(s.Probe, s.Member.Name)}
+		w.status = a.chores.keep.status(s.Probe, a.slotCase(false))
+		// Until the term is promoted, the store describes who could lead before.
+		if l := st.snap.Leader; st.known && l != nil && st.snap.Term.Settled(l) {
+			w.failsafe = a.lists.wanted(st.snap, s.Member, st.dynamic.FailsafeMode, st.dynamic.TTL)
+		}
 	}
 	a.writer.put(w)
 }
@@ -132,7 +143,7 @@ func (a *Agent) publish() {
 // noteOffice remembers who leads, once that leadership is settled.
 func (a *Agent) noteOffice() {
 	s := a.st.snap
-	if !a.st.known || s.Leader == nil || s.Term.Binds(s.Leader) && s.Term.State != cluster.TermPromoted {
+	if !a.st.known || s.Leader == nil || !s.Term.Settled(s.Leader) {
 		return
 	}
 	m, ok := s.Member(s.Leader.Name)
@@ -144,16 +155,6 @@ func (a *Agent) noteOffice() {
 		optime = s.Status.Optime
 	}
 	a.st.story.office(m, optime)
-}
-
-func slotPositions(p *postgres.Probe, me string) map[string]cluster.LSN {
-	slots := map[string]cluster.LSN{cluster.SlotName(me): p.WalLSN}
-	for _, s := range p.Slots {
-		if s.RestartLSN > 0 {
-			slots[s.Name] = s.RestartLSN
-		}
-	}
-	return slots
 }
 
 // member is the own member key as it should be now.
@@ -168,7 +169,20 @@ func (a *Agent) member() cluster.Member {
 	if n.Postgres.ProxyAddress != "" {
 		m.ProxyURL = "postgres://" + n.Postgres.ProxyAddress + "/" + n.Postgres.Database
 	}
-	m.State, m.Role = a.stateAndRole()
+	m.ScheduledRestart = st.orders.planned.document()
+	running := ha.None
+	if st.task != nil {
+		running = st.task.Kind
+	}
+	server := a.serverView()
+	m.Haven.Health = server.Health(policy(st.dynamic, n))
+	m.State, m.Role = server.Published(running, st.holder != nil, st.memory.StartFailures)
+	if running == ha.Bootstrap && n.Bootstrap != nil && n.Bootstrap.Method.Command != "" {
+		m.State = cluster.StateBootstrap
+	}
+	if running == ha.Clone {
+		m.Haven.Progress = a.copied.Load().text()
+	}
 	if p := st.seen.probe; p != nil {
 		memberPositions(&m, p)
 	} else {
@@ -182,52 +196,17 @@ func (a *Agent) member() cluster.Member {
 }
 
 func memberPositions(m *cluster.Member, p *postgres.Probe) {
-	m.Timeline, m.PendingRestart = p.Timeline, p.PendingRestart
+	m.Timeline, m.PendingRestart, m.PendingRestartReason = p.Timeline, p.PendingRestart, p.PendingReason
 	if !p.InRecovery {
 		m.XlogLocation = p.WalLSN
 		return
 	}
 	m.ReceiveLSN, m.ReplayLSN = p.ReceiveLSN, p.ReplayLSN
 	m.XlogLocation = max(p.ReceiveLSN, p.ReplayLSN)
-	if p.ReceiverStatus == "streaming" {
+	switch {
+	case p.ReceiverStatus == "streaming":
 		m.ReplicationState = "streaming"
+	case p.Restores:
+		m.ReplicationState = "in archive recovery"
 	}
-}
-
-// stateAndRole puts the server's state into the words of the member key.
-func (a *Agent) stateAndRole() (cluster.State, cluster.Role) {
-	st := &a.st
-	v := a.serverView()
-	role := cluster.RoleReplica
-	switch {
-	case v.Disk == ha.DiskEmpty || v.Disk == ha.DiskUnfinished:
-		role = cluster.RoleUninitialized
-	case v.Primary() && st.holder != nil:
-		role = cluster.RolePrimary
-	case v.MayWrite() || v.Process == ha.ProcessDown && v.WasPrimary:
-		role = cluster.RoleDemoted
-	}
-	if t := st.task; t != nil {
-		switch t.Kind {
-		case ha.Bootstrap:
-			return cluster.StateInitdb, role
-		case ha.Clone:
-			return cluster.StateCreatingReplica, role
-		case ha.Start, ha.Rewind:
-			return cluster.StateStarting, role
-		case ha.Switch, ha.StopFast, ha.Kill:
-			return cluster.StateStopping, cluster.RoleDemoted
-		}
-	}
-	switch {
-	case v.Probed:
-		return cluster.StateRunning, role
-	case v.Process == ha.ProcessUp:
-		return cluster.StateStarting, role
-	case v.Crash != nil:
-		return cluster.StateCrashed, role
-	case st.memory.StartFailures > 0:
-		return cluster.StateStartFailed, role
-	}
-	return cluster.StateStopped, role
 }

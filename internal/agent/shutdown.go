@@ -22,6 +22,7 @@ const (
 func (a *Agent) shutdown(ctx context.Context) error {
 	st := &a.st
 	if st.dynamic.Pause {
+		a.releaseNow()
 		a.log.Info("paused: the server is left running")
 		return nil
 	}
@@ -137,6 +138,9 @@ func (a *Agent) stopAndRelease(ctx context.Context, in input) {
 	mode := postgres.StopFast
 	if p := in.seen.probe; in.holder == nil && (p == nil || !p.InRecovery) {
 		mode = postgres.StopImmediate // it may be writable, and nothing proves that it may
+	}
+	if mode == postgres.StopFast {
+		a.beforeStop(ctx, in)
 	}
 	if err := a.server.Stop(ctx, mode, nil); err != nil {
 		a.log.Error("the server could not be stopped; the leader key stays until its lease ends", "error", err)

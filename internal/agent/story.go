@@ -120,7 +120,7 @@ func (s *story) loss(in input, t cluster.Term) string {
 	switch {
 	case t.OldLeader == "" || t.OldLeader == t.Holder:
 		return "none: the same data goes on"
-	case t.Fence == cluster.FenceStopped && t.Cause != nil && t.Cause.Code != ha.CauseCrash:
+	case t.Fence == cluster.FenceStopped && t.Cause != nil && (!ha.FaultCause(t.Cause.Code) || t.Cause.Code == ha.CauseDiskFull && !in.snap.Sync.Active()):
 		return fmt.Sprintf("none: %s had all of %s's WAL before it took over", t.Holder, t.OldLeader)
 	case in.snap.Sync.Active() && (in.snap.Sync.Has(t.Holder) || in.snap.Sync.Quorum > 0):
 		return fmt.Sprintf("none: %s has every commit that waited for the synchronous set", t.Holder)

@@ -13,6 +13,7 @@ import (
 	"github.com/havenha/haven/internal/bootclock"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/wal"
 )
 
@@ -155,13 +156,47 @@ func (a *Agent) compare(ctx context.Context, in input, e *effects) error {
 	}
 	c := &ha.Compare{With: up.Name, LeaderRev: in.snap.Leader.ModRev, At: bootclock.Now()}
 	c.Diverged, c.Text = wal.Diverged(local, tl, end, wasPrimary, remote, remoteTL)
+	mark, err := a.readMark()
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", up.Name, err)
+	}
+	if twin := mark.Twin(in.snap.History, tl, remoteTL); twin != 0 {
+		c.Diverged, c.Twin = true, true
+		c.Text = fmt.Sprintf("this member began timeline %d, and so did another, whose is the leader's", twin)
+	}
+	if c.Close = in.action.Close; c.Close && !c.Diverged {
+		if err := a.compareWAL(ctx, *up, c, tl, end); err != nil {
+			return fmt.Errorf("compare with %s: %w", up.Name, err)
+		}
+	}
 	a.log.Info("compared histories", "with", up.Name, "diverged", c.Diverged, "text", c.Text)
 	e.compare = c
 	return nil
 }
 
-// localEnd is the local timeline and the end of the local WAL. A running standby tells its timeline by IDENTIFY_SYSTEM
-// alone: its control file follows late. Of a server that did not stop cleanly the end may not be known, and is then
+// compareWAL holds the end of the local WAL against a leader's whose history it is part of: there may be another's records, or
+// the leader may not have it any more. Only whole records count: of the last one a part may have come that the leader has
+// taken back since.
+func (a *Agent) compareWAL(ctx context.Context, up postgres.Upstream, c *ha.Compare, tl cluster.Timeline, end cluster.LSN) error {
+	if onDisk, whole, err := a.server.LocalEnd(); err == nil && onDisk == tl {
+		end = min(end, whole)
+	}
+	if end == 0 || end == ^cluster.LSN(0) {
+		return nil
+	}
+	tail, text, err := a.server.CompareTail(ctx, up, tl, end)
+	if err != nil {
+		return err
+	}
+	c.Text = text
+	c.Gone = tail == postgres.TailGone
+	c.Diverged = tail == postgres.TailOther
+	c.Twin = c.Diverged // pg_rewind would find nothing to do
+	return nil
+}
+
+// localEnd is the local timeline and the end of the local WAL. A running standby tells by IDENTIFY_SYSTEM the timeline that
+// it replays, its control file an older one: the WAL on its disk may be of a newer one, and go on much further. Of a server that did not stop cleanly the end may not be known, and is then
 // counted as beyond everything.
 func (a *Agent) localEnd(ctx context.Context, in input) (tl cluster.Timeline, end cluster.LSN, wasPrimary bool, err error) {
 	if p := in.seen.probe; p != nil {
@@ -170,8 +205,16 @@ func (a *Agent) localEnd(ctx context.Context, in input) (tl cluster.Timeline, en
 			return 0, 0, false, err
 		}
 		_, tl, _, err := a.server.Identify(ctx, *self)
-		return tl, max(p.ReceiveLSN, p.ReplayLSN), !p.InRecovery, err
+		end = max(p.ReceiveLSN, p.ReplayLSN)
+		if p.InRecovery {
+			a.dropPending()
+			if onDisk, to, unread := a.server.LocalEnd(); unread == nil && onDisk >= tl && to >= end {
+				tl, end = onDisk, to
+			}
+		}
+		return tl, end, !p.InRecovery, err
 	}
+	a.settleMark()
 	d := in.seen.disk
 	wasPrimary = !d.StandbySignal && !d.Copy && d.Control.Primary()
 	tl, end, unknown := a.server.LocalEnd()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -25,6 +26,12 @@ type input struct {
 	process *postgres.Server
 	seen    seen
 	story   story
+	// startTimeout bounds the start of a server that an operator has restarted; 0: as configured.
+	startTimeout time.Duration
+	// fromLeader: an operator wants a copy of the leader itself.
+	fromLeader bool
+	// inForce is the dynamic configuration as it was read last; nil: never.
+	inForce json.RawMessage
 	// former is closed when the task that this one displaced has ended; nil: there was none.
 	former <-chan struct{}
 }
@@ -41,6 +48,7 @@ type effects struct {
 	compare   *ha.Compare
 	applied   *string
 	promoted  bool
+	reloaded  bool // the server was told to read its configuration again
 	refreshed bool // the action has read the store again: snap is newer
 	snap      cluster.Snapshot
 	notes     []cluster.Evidence
@@ -105,26 +113,13 @@ func (a *Agent) performer(k ha.Kind) performer {
 		return a.dropRequest
 	case ha.Repair:
 		return a.repair
+	case ha.RestartServer:
+		return a.restartServer
+	}
+	if k == copySlots {
+		return a.copySlots
 	}
 	return a.reconfigure
-}
-
-// endsServer tells that the action may end the server, so that its end is no crash.
-func endsServer(k ha.Kind) bool {
-	switch k {
-	case ha.Kill, ha.StopFast, ha.Rewind, ha.Switch, ha.MoveAside, ha.Bootstrap, ha.Start:
-		return true
-	}
-	return false
-}
-
-// changesData tells that a comparison from before the action says nothing any more.
-func changesData(k ha.Kind) bool {
-	switch k {
-	case ha.Bootstrap, ha.Clone, ha.MoveAside, ha.Rewind, ha.Promote:
-		return true
-	}
-	return false
 }
 
 // begin starts an action beside the loop. A kill does not wait for the task that it cancels before it ends the server,
@@ -136,7 +131,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	}
 	act := d.Action
 	st.generation++
-	st.ordered = endsServer(act.Kind)
+	st.ordered = act.Kind.EndsServer() || act.Kind == copySlots
 	var former <-chan struct{}
 	if st.task != nil {
 		former = st.ended
@@ -146,7 +141,8 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	st.task = &ha.Task{Kind: act.Kind, With: act.Member, Since: bootclock.Now()}
 	in := input{
 		action: act, snap: st.snap, dynamic: st.dynamic, node: a.node.Load(), lease: st.lease,
-		process: st.process, seen: st.seen, story: st.story.copy(), former: former,
+		process: st.process, seen: st.seen, story: st.story.copy(), former: former, startTimeout: st.orders.begun(act.Kind),
+		fromLeader: st.orders.reinit != nil && st.orders.reinit.FromLeader, inForce: st.inForce,
 	}
 	if st.holder != nil {
 		h := *st.holder
@@ -167,13 +163,14 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 		if r.effects.process != nil {
 			p = r.effects.process
 		}
-		r.seen = a.see(context.WithoutCancel(ctx), p)
+		r.seen = a.see(context.WithoutCancel(ctx), p, in.seen.probe == nil || act.Kind == ha.RestartServer || act.Kind == copySlots)
 		a.done <- r
 	})
 }
 
 func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	st := &a.st
+	a.settleOrder(r)
 	if st.task == nil || st.task.Kind != r.kind {
 		// cancelled in favour of a kill: what it did counts, its outcome does not; a leadership that it began is proven
 		// anew before anything rests on it
@@ -183,19 +180,23 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	}
 	st.generation++
 	st.outcome = &ha.Outcome{Kind: r.kind, With: r.with}
+	a.figures.acted(r.kind, bootclock.Now().Sub(st.task.Since), r.err)
 	if r.err != nil {
-		st.outcome.Error, st.outcome.Raced = r.err.Error(), errors.Is(r.err, dcs.ErrConflict) || errors.Is(r.err, errNotReserved)
+		st.outcome.Error, st.outcome.Raced = r.err.Error(), errors.Is(r.err, dcs.ErrConflict) || errors.Is(r.err, errNotReserved) || errors.Is(r.err, errMayBeFounded)
 		a.log.Warn("action failed", "action", r.kind, "error", r.err)
 		st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
+	}
+	if st.ordered && st.process != nil && !alive(st.process) {
+		st.process = nil // as ordered: it is no crash, though its report comes later
 	}
 	st.task, st.cancel, st.ordered = nil, nil, false
 	if r.kind == reconfigure && r.err != nil {
 		st.applyAfter = time.Now().Add(st.dynamic.LoopWait)
 	}
-	if changesData(r.kind) {
+	if r.kind.ChangesData() {
 		st.compare = nil
 		if r.kind != ha.Promote {
-			st.reach = reach{}
+			st.reach, st.grounded = reach{}, false
 		}
 	}
 	a.takeEffects(r.effects)
@@ -242,6 +243,7 @@ func (a *Agent) takeEffects(e effects) {
 	if e.applied != nil {
 		st.applied = *e.applied
 	}
+	a.callbacks.reloaded = a.callbacks.reloaded || e.reloaded
 	if e.promoted {
 		st.checkpoint = false
 	}

@@ -189,6 +189,38 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// With verify_client required nobody gets past the handshake without a certificate, not even for reading.
+func TestClientCertificateIsRequired(t *testing.T) {
+	cert, key := pairFiles(t, 1)
+	b := newBench(t, leader(t), nil, func(r *config.RESTAPI) {
+		r.CertFile, r.KeyFile, r.CAFile, r.VerifyClient = cert, key, cert, "required"
+	})
+	base := "https://" + b.server.Addr().String()
+	for name, c := range map[string]struct {
+		ctl config.CTL
+		ok  bool
+	}{
+		"no certificate": {config.CTL{CACert: cert}, false},
+		"one of ours":    {config.CTL{CACert: cert, CertFile: cert, KeyFile: key}, true},
+	} {
+		client, err := NewClient(c.ctl, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := client.Do(t.Context(), "GET", base, "/primary", nil); (err == nil) != c.ok || c.ok && a.Code != 200 {
+			t.Errorf("%s: %d %v", name, a.Code, err)
+		}
+	}
+	strange, strangeKey := pairFiles(t, 2)
+	client, err := NewClient(config.CTL{CACert: cert, CertFile: strange, KeyFile: strangeKey}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := client.Do(t.Context(), "GET", base, "/primary", nil); err == nil {
+		t.Errorf("a certificate of somebody else's was taken: %d", a.Code)
+	}
+}
+
 func TestReloadMovesTheListener(t *testing.T) {
 	b := newBench(t, leader(t), nil, nil)
 	former := b.server.Addr().String()

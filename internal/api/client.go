@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,15 +78,21 @@ func (a Answer) Text() string {
 	return strings.TrimSpace(s)
 }
 
-// Do sends a request to base (scheme://host:port, a login in it is used) and a path. Body is sent as JSON unless nil.
+// Do sends a request to base (scheme://host:port, a login in it is used) and a path, which may have a query. Body is sent as JSON unless nil.
 // An error means that there was no answer; every answer, of whatever code, is none.
 func (c *Client) Do(ctx context.Context, method, base, path string, body any) (Answer, error) {
+	return c.DoIf(ctx, method, base, path, body, 0)
+}
+
+// DoIf is Do for something of that revision, and no other: the header If-Match says so. 0: whatever its revision is.
+func (c *Client) DoIf(ctx context.Context, method, base, path string, body any, revision int64) (Answer, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
 		return Answer{}, fmt.Errorf("%q is not the address of a REST API: write http://host:8008", base)
 	}
 	user := u.User
-	u.User, u.Path, u.RawQuery = nil, path, ""
+	u.User = nil
+	u.Path, u.RawQuery, _ = strings.Cut(path, "?")
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -99,6 +106,9 @@ func (c *Client) Do(ctx context.Context, method, base, path string, body any) (A
 		return Answer{}, fmt.Errorf("%s %s: %w", method, u, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if revision != 0 {
+		req.Header.Set("If-Match", fmt.Sprintf("%q", strconv.FormatInt(revision, 10)))
+	}
 	c.login(req, user)
 	resp, err := c.http.Do(req)
 	if err != nil {

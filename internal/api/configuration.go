@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/havenha/haven/internal/config"
@@ -76,7 +77,7 @@ func (s *Server) patchConfig(w http.ResponseWriter, r *http.Request) {
 		errorPage(w, http.StatusServiceUnavailable, "")
 		return
 	}
-	if !merge(whole, patch) {
+	if !Merge(whole, patch) {
 		document(w, ok, whole)
 		return
 	}
@@ -85,10 +86,22 @@ func (s *Server) patchConfig(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// putConfig replaces the whole configuration, whatever it is at the moment.
+// putConfig replaces the whole configuration, whatever it is at the moment; with a header If-Match only the one of that
+// revision (RFC 9110; Patroni knows no such header).
 func (s *Server) putConfig(w http.ResponseWriter, r *http.Request) {
 	whole, read := object(w, r)
-	if read && accepted(w, whole, nil) && s.storeConfig(w, r, whole, -1, http.StatusBadGateway) {
+	if !read {
+		return
+	}
+	seen := int64(-1)
+	if tag := r.Header.Get("If-Match"); tag != "" {
+		var err error
+		if seen, err = strconv.ParseInt(strings.Trim(tag, `"`), 10, 64); err != nil || seen <= 0 {
+			errorPage(w, http.StatusBadRequest, "If-Match is not a revision")
+			return
+		}
+	}
+	if accepted(w, whole, nil) && s.storeConfig(w, r, whole, seen, http.StatusBadGateway) {
 		document(w, ok, whole)
 	}
 }
@@ -101,13 +114,7 @@ func accepted(w http.ResponseWriter, whole map[string]any, stored json.RawMessag
 		errorPage(w, http.StatusBadRequest, err.Error())
 		return false
 	}
-	former := config.CheckDynamic(stored).Faults
-	var mistakes []string
-	for _, f := range config.CheckDynamic(raw).Faults {
-		if f.Severity == config.Error && !slices.Contains(former, f) {
-			mistakes = append(mistakes, f.Text)
-		}
-	}
+	mistakes := Mistakes(raw, stored)
 	if len(mistakes) == 0 {
 		return true
 	}
@@ -115,6 +122,19 @@ func accepted(w http.ResponseWriter, whole map[string]any, stored json.RawMessag
 	w.WriteHeader(http.StatusBadRequest)
 	_, _ = fmt.Fprintf(w, "the configuration was not changed:\n%s\n", strings.Join(mistakes, "\n")) // a client that is gone cannot be told
 	return false
+}
+
+// Mistakes are what is wrong with a configuration that is to be stored, without what was wrong already with the one that
+// stands there (nil: whatever that is).
+func Mistakes(next, stored json.RawMessage) []string {
+	former := config.CheckDynamic(stored).Faults
+	var mistakes []string
+	for _, f := range config.CheckDynamic(next).Faults {
+		if f.Severity == config.Error && !slices.Contains(former, f) {
+			mistakes = append(mistakes, f.Text)
+		}
+	}
+	return mistakes
 }
 
 func (s *Server) storeConfig(w http.ResponseWriter, r *http.Request, whole map[string]any, seen int64, failed int) bool {
@@ -134,9 +154,9 @@ func (s *Server) storeConfig(w http.ResponseWriter, r *http.Request, whole map[s
 	return err == nil
 }
 
-// merge lays a patch over a configuration: null deletes, objects merge, everything else replaces. It tells whether
+// Merge lays a patch over a configuration: null deletes, objects merge, everything else replaces. It tells whether
 // anything changed; scalars that are the same as text count as unchanged.
-func merge(whole, patch map[string]any) bool {
+func Merge(whole, patch map[string]any) bool {
 	changed := false
 	for name, value := range patch {
 		have, there := whole[name]
@@ -148,7 +168,7 @@ func merge(whole, patch map[string]any) bool {
 			changed = true
 		case value == nil:
 		case isObject && haveObject:
-			changed = merge(haveInner, inner) || changed
+			changed = Merge(haveInner, inner) || changed
 		case !there || plain(have) != plain(value):
 			whole[name] = value
 			changed = true
@@ -177,6 +197,13 @@ func (s *Server) postReload(w http.ResponseWriter, _ *http.Request) {
 		}
 	}()
 	text(w, http.StatusAccepted, "reload scheduled")
+}
+
+// postCitus has no effect on a member that is no coordinator of Citus, which here none is (Patroni).
+func (s *Server) postCitus(w http.ResponseWriter, r *http.Request) {
+	if _, read := object(w, r); read {
+		text(w, ok, "OK")
+	}
 }
 
 // postSigterm has no effect where processes can be sent signals (Patroni).

@@ -27,6 +27,8 @@ type Document struct {
 	PendingRestart  bool                             `json:"pending_restart,omitempty"`
 	PendingReason   map[string]cluster.PendingChange `json:"pending_restart_reason,omitempty"`
 	Patroni         Program                          `json:"patroni"`
+	WatchdogFailed  bool                             `json:"watchdog_failed,omitempty"`
+	Failsafe        bool                             `json:"failsafe_mode_is_active,omitempty"`
 	Scheduled       json.RawMessage                  `json:"scheduled_restart,omitempty"`
 }
 
@@ -64,9 +66,10 @@ const pythonTime = "2006-01-02 15:04:05.000000-07:00"
 func (l Local) document() Document {
 	d := Document{
 		State: l.state(), Role: l.role(), ReplicationText: l.replicationState(),
-		Pause: l.Dynamic.Pause, Unlocked: !l.sees() || l.Snapshot.Leader == nil, Tags: l.Tags, SystemID: l.SystemID,
+		Pause: l.Dynamic.Pause, Failsafe: l.Failsafe, Unlocked: !l.sees() || l.Snapshot.Leader == nil, Tags: l.Tags, SystemID: l.SystemID,
 		PendingRestart: l.Member.PendingRestart, PendingReason: l.Member.PendingRestartReason,
 		Patroni: Program{Version: l.Member.Version, Scope: l.Scope, Name: l.Name}, Scheduled: l.Member.ScheduledRestart,
+		WatchdogFailed: l.WatchdogFailed,
 	}
 	if d.Patroni.Version == "" {
 		d.Patroni.Version = l.Version

@@ -92,7 +92,12 @@ func (k Keys) Snapshot() cluster.Snapshot {
 const storeTimeout = 2 * time.Second
 
 func (s *Server) getHaven(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/haven/status" {
+	switch r.URL.Path {
+	case "/haven/status":
+	case "/haven/health":
+		s.getWellbeing(w, r)
+		return
+	default:
 		s.getHealth(w, r)
 		return
 	}

@@ -114,7 +114,7 @@ func code(good bool) int {
 
 // within tells whether the replayed position is close enough to the leader's; a limit that cannot be read is none.
 func (l Local) within(lag string) bool {
-	limit, given := parseBytes(lag)
+	limit, given := ParseBytes(lag)
 	if !given || l.Probe == nil {
 		return true
 	}
@@ -128,7 +128,7 @@ func (l Local) leaderPosition() cluster.LSN {
 		known = l.Snapshot.Status.Optime
 	}
 	if l.Probe != nil {
-		known = max(known, l.Probe.ReceiveLSN)
+		known = max(known, l.Probe.ReceiveLSN, l.Probe.ReceiverEnd)
 	}
 	return known
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/postgres"
 )
 
 // The codes that load balancers see, for each kind of member and path.
@@ -40,6 +41,12 @@ func TestHealthChecks(t *testing.T) {
 		{"replica", standby(t), nil,
 			"/replica /read-only /async /asynchronous /health /replica?lag=100 /replica?lag=16kB /replica?lag=junk /replica?tag_zone=a&tag_clonefrom=true /replica?replication_state=streaming",
 			"/ /primary /leader /sync /quorum /replica?lag=99 /replica?tag_zone=b /replica?tag_none=1 /replica?replication_state=in+archive+recovery"},
+		{"replica that heard of more WAL than it has", standby(t), func(l *Local) { l.Probe.ReceiverEnd = 2000 }, "/replica /replica?lag=1100", "/replica?lag=1099"},
+		{"replica that reads from the archive", standby(t), func(l *Local) { l.Probe.ReceiverStatus, l.Probe.Restores = "", true },
+			"/replica /replica?replication_state=in+archive+recovery", "/replica?replication_state=streaming"},
+		{"standby cluster", standby(t), func(l *Local) {
+			l.Name, l.Leads, l.Dynamic, l.Member.Role = "db1", true, dynamic(t, `{"standby_cluster": {"host": "far"}}`), cluster.RoleStandbyLeader
+		}, "/standby-leader /standby_leader /leader /read-only /health", "/ /primary /replica /async"},
 		{"replica not for reading", standby(t), func(l *Local) { l.Member.Tags = map[string]any{"noloadbalance": true} }, "/health", "/replica /read-only /async"},
 		{"starting replica", standby(t), func(l *Local) { l.Member.State = cluster.StateStarting }, "", "/replica /health"},
 		{"synchronous replica", standby(t), syncOn, "/sync /synchronous /read-only-sync /replica", "/async /quorum /read-only-quorum"},
@@ -117,6 +124,11 @@ func TestLivenessAndReadiness(t *testing.T) {
 		{"standby behind", "/readiness?lag=99", standby(t), nil, 503},
 		{"standby behind in replay, not in receipt", "/readiness?lag=0&mode=write", standby(t), nil, 200},
 		{"not streaming", "/readiness", standby(t), func(l *Local) { l.Probe = clone(l.Probe); l.Probe.ReceiverStatus = "" }, 503},
+		{"no store, nothing heard", "/readiness", standby(t), func(l *Local) { l.Known, l.SeenAt = false, time.Time{} }, 503},
+		{"no store, but the primary is heard", "/readiness", standby(t), func(l *Local) {
+			l.Known, l.SeenAt, l.Probe = false, time.Time{}, clone(l.Probe)
+			l.Probe.ReceiverEnd = 1000
+		}, 200},
 		{"dead", "/readiness", leader(t), func(l *Local) { l.Probe = nil }, 503},
 	}
 	for _, tt := range tests {
@@ -140,16 +152,27 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%d %v", code, h)
 	}
 	golden(t, "metrics.golden", body)
+
+	l := synced(t)
+	l.SeenAt, l.WatchdogFailed = started, true
+	if _, body, _ := newBench(t, l, nil, nil).do(http.MethodGet, "/patroni", ""); !strings.Contains(body, `"watchdog_failed":true`) {
+		t.Errorf("peers are not told that the watchdog failed: %s", body)
+	}
+	l.Probe.Slots = []postgres.Slot{{Name: "db9", RestartLSN: 4000}}
+	l.Samples = []Sample{{Name: "haven_disk_free_bytes", Labels: []Label{{"path", `/a"b`}, {"use", "data"}}, Value: 5}}
+	_, body, _ = newBench(t, l, nil, nil).do(http.MethodGet, "/metrics", "")
+	_, own, _ := strings.Cut(body, "patroni_failover_priority{")
+	golden(t, "metrics-leader.golden", own)
 }
 
 func TestParseBytes(t *testing.T) {
 	for in, want := range map[string]uint64{"10": 10, "16kB": 16384, "64 MB": 64 << 20, "1.5GB": 3 << 29, "0": 0} {
-		if got, valid := parseBytes(in); got != want || !valid {
+		if got, valid := ParseBytes(in); got != want || !valid {
 			t.Errorf("%q: %d %v, want %d", in, got, valid, want)
 		}
 	}
 	for _, in := range []string{"", "x", "-1", "5 apples", "1e30", "NaN"} {
-		if got, valid := parseBytes(in); valid {
+		if got, valid := ParseBytes(in); valid {
 			t.Errorf("%q was read as %d", in, got)
 		}
 	}

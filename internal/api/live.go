@@ -29,11 +29,11 @@ func (s *Server) getReadiness(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := r.URL.Query()
-	limit, given := parseBytes(q.Get("lag"))
+	limit, given := ParseBytes(q.Get("lag"))
 	if !given {
 		limit = uint64(max(0, l.Dynamic.MaximumLagOnFailover))
 	}
-	if !l.running() || l.replicationState() != "streaming" || !l.sees() {
+	if !l.running() || l.replicationState() != "streaming" || !l.sees() && l.Probe.ReceiverEnd == 0 {
 		w.WriteHeader(no)
 		return
 	}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
@@ -67,7 +66,7 @@ func Describe(scope string, snap cluster.Snapshot, d config.Dynamic) Cluster {
 		c.Members = append(c.Members, describeMember(m, snap, d))
 	}
 	if f := snap.Failover; f != nil && f.ScheduledAt != nil {
-		c.Scheduled = &Scheduled{At: f.ScheduledAt.Format(time.RFC3339), From: f.Leader, To: f.Candidate}
+		c.Scheduled = &Scheduled{At: f.ScheduledAt.Format(cluster.TimeFormat), From: f.Leader, To: f.Candidate}
 	}
 	return c
 }

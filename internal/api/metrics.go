@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/havenha/haven/internal/cluster"
-	"github.com/havenha/haven/internal/config"
 )
 
 // states numbers a member's states as Patroni's metrics do.
@@ -32,8 +31,8 @@ const stateValues = "# Values: 0=initdb, 1=initdb_failed, 2=custom_bootstrap, 3=
 
 func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) {
 	l := s.fresh(r)
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-	labels := fmt.Sprintf(`{scope="%s",name="%s"}`, escape.Replace(l.Scope), escape.Replace(l.Name))
+	base := fmt.Sprintf(`scope="%s",name="%s"`, escapeLabel(l.Scope), escapeLabel(l.Name))
+	labels := "{" + base + "}"
 	var b strings.Builder
 	for _, m := range l.metrics() {
 		fmt.Fprintf(&b, "# HELP %s %s\n", m.name, m.help)
@@ -42,6 +41,7 @@ func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(&b, "# TYPE %s %s\n%s%s %s\n", m.name, m.kind, m.name, labels, strconv.FormatFloat(m.value, 'f', -1, 64))
 	}
+	l.ownMetrics(&b, base)
 	w.Header().Set("Content-Type", "text/plain")
 	_, _ = w.Write([]byte(b.String())) // a client that is gone cannot be told
 }
@@ -62,17 +62,14 @@ func (l Local) metrics() []metric {
 		metric{"patroni_sync_standby", "gauge", "Value is 1 if this node is a sync standby, 0 otherwise.", one(d.SyncStandby)},
 		metric{"patroni_quorum_standby", "gauge", "Value is 1 if this node is a quorum standby, 0 otherwise.", one(d.QuorumStandby)},
 		metric{"patroni_cluster_unlocked", "gauge", "Value is 1 if the cluster is unlocked, 0 if locked.", one(d.Unlocked)},
-		metric{"patroni_failsafe_mode_is_active", "gauge", "Value is 1 if failsafe mode is active, 0 if inactive.", 0},
+		metric{"patroni_failsafe_mode_is_active", "gauge", "Value is 1 if failsafe mode is active, 0 if inactive.", one(l.Failsafe)},
 		metric{"patroni_failsafe_mode_enabled", "gauge", "Value is 1 if failsafe mode is enabled, 0 if disabled.", one(l.Dynamic.FailsafeMode)},
 		metric{"patroni_failsafe_member", "gauge", "Value is 1 if the member is listed in the failsafe key.", one(failsafeMember)},
 		metric{"patroni_dcs_last_seen", "gauge", "Epoch timestamp when DCS was last contacted successfully.", float64(d.LastSeen)},
 		metric{"patroni_pending_restart", "gauge", "Value is 1 if the node needs a restart, 0 otherwise.", one(d.PendingRestart)},
 		metric{"patroni_is_paused", "gauge", "Value is 1 if auto failover is disabled, 0 otherwise.", one(d.Pause)},
 		metric{"patroni_postgres_state", "gauge", "Numeric representation of Postgres state.", l.stateNumber()},
-		metric{"patroni_failover_priority", "gauge", "Failover priority of the member.", float64(cluster.Member{Tags: l.Tags}.Priority())},
-		metric{"haven_leader", "gauge", "1 if leadership is proven, the server is a primary and its term is promoted.", one(l.isLeader())},
-		metric{"haven_term", "gauge", "Number of the present term, 0 if none is known.", float64(termNumber(l.Snapshot.Term))},
-		metric{"haven_synchronous_mode", "gauge", "1 if commits wait for standbys.", one(l.Dynamic.SynchronousMode == config.SyncOn || l.Dynamic.SynchronousMode == config.SyncQuorum)},
+		metric{"patroni_failover_priority", "gauge", "Failover priority of the member.", l.priority()},
 	)
 }
 
@@ -106,6 +103,14 @@ func (l Local) positions() []metric {
 		out = append(out, metric{"patroni_postgres_server_version", "gauge", "Version of Postgres (if running), 0 otherwise.", float64(l.ServerVersion)})
 	}
 	return out
+}
+
+// priority is the failover priority; a node without a database cannot take over.
+func (l Local) priority() float64 {
+	if !l.HasServer {
+		return 0
+	}
+	return float64(cluster.Member{Tags: l.Tags}.Priority())
 }
 
 func (l Local) stateNumber() float64 {

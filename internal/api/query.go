@@ -14,8 +14,8 @@ func tagText(v any) string {
 	return strings.ToLower(fmt.Sprint(v))
 }
 
-// parseBytes reads a size: a number of bytes, or one with a unit of PostgreSQL's (kB, MB, GB, TB), of 1024 each.
-func parseBytes(s string) (uint64, bool) {
+// ParseBytes reads a size: a number of bytes, or one with a unit of PostgreSQL's (kB, MB, GB, TB), of 1024 each.
+func ParseBytes(s string) (uint64, bool) {
 	s = strings.TrimSpace(s)
 	digits := strings.TrimRight(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
 	n, err := strconv.ParseFloat(digits, 64)

@@ -59,7 +59,10 @@ func (q Request) form(action string, paused bool, now time.Time) (at *time.Time,
 		return nil, verdict{400, "Failover can't be scheduled"}
 	}
 	if q.ScheduledAt != "" {
-		if at, v = scheduled(q.ScheduledAt, paused, now); v.code != 0 {
+		if paused {
+			return nil, verdict{400, "Can't schedule switchover in the paused state"}
+		}
+		if at, v = scheduled(q.ScheduledAt, actionSwitchover, now); v.code != 0 {
 			return nil, v
 		}
 	}
@@ -72,18 +75,15 @@ func (q Request) form(action string, paused bool, now time.Time) (at *time.Time,
 	return at, verdict{}
 }
 
-func scheduled(s string, paused bool, now time.Time) (*time.Time, verdict) {
-	if paused {
-		return nil, verdict{400, "Can't schedule switchover in the paused state"}
-	}
+func scheduled(s, action string, now time.Time) (*time.Time, verdict) {
 	t, zoned, valid := ParseTime(s, time.UTC)
 	switch {
 	case !valid:
 		return nil, verdict{422, "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601"}
 	case !zoned:
-		return nil, verdict{400, "Timezone information is mandatory for the scheduled switchover"}
+		return nil, verdict{400, "Timezone information is mandatory for the scheduled " + action}
 	case t.Before(now):
-		return nil, verdict{422, "Cannot schedule switchover in the past"}
+		return nil, verdict{422, "Cannot schedule " + action + " in the past"}
 	}
 	return &t, verdict{}
 }

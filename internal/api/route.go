@@ -57,7 +57,8 @@ func (s *Server) actions() map[string]handler {
 	return map[string]handler{
 		"PATCH config": s.patchConfig, "PUT config": s.putConfig, "POST reload": s.postReload,
 		"POST switchover": s.postSwitchover, "DELETE switchover": s.deleteSwitchover, "POST failover": s.postFailover,
-		"POST sigterm": s.postSigterm,
+		"POST sigterm": s.postSigterm, "POST haven": s.postHaven, "POST failsafe": s.postFailsafe, "POST restart": s.postRestart, "DELETE restart": s.deleteRestart,
+		"POST reinitialize": s.postReinitialize, "POST citus": s.postCitus, "POST mpp": s.postCitus,
 	}
 }
 

@@ -35,6 +35,13 @@ type Local struct {
 	Task     *ha.Task
 	LastTurn time.Time // of the agent's loop; zero: none yet
 	Problems []string
+	// UnprotectedSince is since when this leader has acknowledged commits without a standby, though synchronous mode is
+	// on; nil: it has not, or the node does not lead.
+	UnprotectedSince *time.Time
+	Failsafe         bool // leadership rests on the word of all members, or this member has given its own
+	WatchdogFailed   bool // a watchdog is required and cannot be had
+	// Samples are of the metrics that OwnMetrics names, beside those that the rest of Local tells.
+	Samples []Sample
 }
 
 // Source tells what the node knows of itself.
@@ -45,6 +52,18 @@ type Source interface {
 	Fresh(ctx context.Context) Local
 }
 
+// Operator carries out an operator's orders on this member. An ha.Refusal as error says why nothing was done.
+type Operator interface {
+	// Restart returns when the restart is over; ha.ErrStillStarting: the server lives, but was not ready in time.
+	Restart(ctx context.Context, r ha.Restart) error
+	// ScheduleRestart returns ha.ErrAlreadyScheduled if a restart waits for its time already.
+	ScheduleRestart(ctx context.Context, r ha.Restart, at time.Time) error
+	// UnscheduleRestart tells whether there was one to take back.
+	UnscheduleRestart(ctx context.Context) (bool, error)
+	// Reinitialize returns when the replacement of the data has begun.
+	Reinitialize(ctx context.Context, r ha.Reinit, force bool) error
+}
+
 // Options are what a Server is made from.
 type Options struct {
 	Node   *config.RESTAPI
@@ -52,13 +71,24 @@ type Options struct {
 	Store  dcs.Store
 	// Wake makes the agent look at the store at once.
 	Wake func()
+	// Operator carries out what is asked of this member; nil on a node without a database.
+	Operator Operator
+	// Pledge gives this member's word not to take leadership to a leader that cannot reach the store: ha.ErrFailsafeOff,
+	// ha.ErrPledgeRefused. nil: there is no database.
+	Pledge func(to string, ttl time.Duration) (cluster.LSN, error)
 	// Reload reads the node's configuration again.
 	Reload func() error
 	// Peers asks other members' REST APIs.
 	Peers   *http.Client
 	Log     *slog.Logger
 	Version string
+	// Facts answers POST /haven/facts: what the node finds when it examines itself. Nil: it cannot.
+	Facts FactsFunc
 }
+
+// FactsFunc examines the node for the request's body. authenticated tells that the asker has shown a password or a
+// certificate: only then may anything that rests on secrets be told. An error is of the request.
+type FactsFunc func(ctx context.Context, body []byte, authenticated bool) (any, error)
 
 // probeTimeout bounds the question to the own server that a check asks.
 const probeTimeout = 2 * time.Second
@@ -73,25 +103,20 @@ func (l Local) ttl() time.Duration {
 	return l.Dynamic.TTL
 }
 
-// sees tells whether the store's state may still be believed: it can be read, or could within the last ttl (Patroni).
+// sees tells whether the store's state may still be believed: it can be read, or could within the last ttl, or
+// failsafe mode stands in for it (Patroni).
 func (l Local) sees() bool {
-	return l.Known || !l.SeenAt.IsZero() && time.Since(l.SeenAt) < l.ttl()
+	return l.Known || l.Failsafe || !l.SeenAt.IsZero() && time.Since(l.SeenAt) < l.ttl()
 }
 
 func (l Local) standbyCluster() bool { return l.Dynamic.StandbyCluster != nil }
-
-// promoted tells whether the term has come as far as writes. Where no term binds, a member leads that writes none.
-func (l Local) promoted() bool {
-	t := l.Snapshot.Term
-	return !t.Binds(l.Snapshot.Leader) || t.State == cluster.TermPromoted
-}
 
 // isLeader tells whether the node leads and its server does what a leader's does.
 func (l Local) isLeader() bool {
 	if !l.Leads || l.Probe == nil {
 		return false
 	}
-	return l.standbyCluster() && l.Probe.InRecovery || !l.Probe.InRecovery && l.promoted()
+	return l.standbyCluster() && l.Probe.InRecovery || !l.Probe.InRecovery && l.Snapshot.Term.Settled(l.Snapshot.Leader)
 }
 
 func (l Local) running() bool {
@@ -130,8 +155,8 @@ func (l Local) replicationState() string {
 		return ""
 	case l.Probe.ReceiverStatus == "streaming":
 		return "streaming"
-	case l.Member.ReplicationState != "" && l.Member.ReplicationState != "streaming":
-		return l.Member.ReplicationState
+	case l.Probe.Restores:
+		return "in archive recovery"
 	}
 	return ""
 }

@@ -122,6 +122,18 @@ func TestConfigChanges(t *testing.T) {
 			t.Errorf("%s %s: %d %s, stored %s", c.method, c.body, code, body, stored)
 		}
 	}
+	for match, want := range map[string]int{"3": 409, `"never"`: 400} {
+		req, _ := http.NewRequest("PUT", "http://"+b.server.Addr().String()+"/config", strings.NewReader(`{"ttl": 50}`))
+		req.Header.Set("If-Match", match)
+		resp, err := b.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if _, stored, _ := b.do("GET", "/config", ""); resp.StatusCode != want || stored != `{"ttl":40}` {
+			t.Errorf("If-Match %s: %d, stored %s", match, resp.StatusCode, stored)
+		}
+	}
 	if n := len(b.wakes); n != 2 {
 		t.Errorf("the agent was woken %d times by two changes", n)
 	}
@@ -236,7 +248,11 @@ func TestSwitchoverIsAwaited(t *testing.T) {
 			code, body, _ := b.do("POST", "/switchover", `{"leader": "db1", "candidate": "db2"}`)
 			out <- fmt.Sprint(code, " ", body)
 		}()
-		<-b.wakes // the request is written now
+		select {
+		case <-b.wakes: // the request is written now
+		case got := <-out:
+			t.Fatalf("the request was answered by %q and not written", got)
+		}
 		return out
 	}
 

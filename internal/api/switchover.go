@@ -79,7 +79,7 @@ func (s *Server) await(ctx context.Context, q Request, action string, before clu
 		l, t := u.Snapshot.Leader, u.Snapshot.Term
 		switch {
 		case l == nil:
-		case l.Name != old && (!t.Binds(l) || t.State == cluster.TermPromoted):
+		case l.Name != old && t.Settled(l):
 			return done(q, action, l.Name)
 		case l.Name == old && u.Snapshot.Revision > before.Revision && u.Snapshot.Failover.Empty():
 			return verdict{no, title(action) + " failed"}

@@ -11,12 +11,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/havenha/haven/internal/agent"
 	"github.com/havenha/haven/internal/api"
+	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/disk"
+	"github.com/havenha/haven/internal/guard"
 	"github.com/havenha/haven/internal/journal"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/proxy"
@@ -35,12 +39,16 @@ type Options struct {
 // Node is one running node: the roles whose sections are present.
 type Node struct {
 	opt    Options
+	node   atomic.Pointer[config.Node] // the configuration in force
 	log    *slog.Logger
 	etcd   *etcd.Server // nil: no embedded member
 	store  *etcd.Client
 	server *postgres.Instance // nil: no database
+	guard  *guard.Link        // nil: no database, or no guard
 	agent  *agent.Agent       // nil: no database
 	proxy  *proxy.Proxy       // nil: no proxy
+	disk   *disk.Watch
+	aside  *leftovers // nil: no database
 	api    *api.Server
 	peers  *http.Client // asks other members' REST APIs
 	stack  teardown
@@ -49,6 +57,8 @@ type Node struct {
 // New checks and binds everything. Nothing of PostgreSQL is touched before Run.
 func New(ctx context.Context, o Options) (*Node, error) {
 	n := &Node{opt: o, log: o.Log}
+	n.node.Store(o.Node)
+	n.disk = disk.New(func() []disk.Place { return places(o.Node) })
 	if err := n.build(ctx); err != nil {
 		n.stack.unwind(o.Log)
 		return nil, err
@@ -62,7 +72,7 @@ func (n *Node) build(ctx context.Context) error {
 		return &ConfigError{Report: config.Report{Faults: busy}}
 	}
 	for _, step := range []func(context.Context) error{
-		n.checkCertificates, n.openDatabase, n.makeDirs, n.startEtcd, n.openStore, n.openPeers, n.buildAgent, n.buildProxy, n.buildAPI,
+		n.checkCertificates, n.openDatabase, n.makeDirs, n.startEtcd, n.openStore, n.openPeers, n.warnOfUnit, n.openGuard, n.buildAgent, n.buildProxy, n.buildAPI,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -189,8 +199,10 @@ func (n *Node) buildAgent(context.Context) error {
 		return err
 	}
 	n.stack.push("journal", j.Close)
+	n.aside = &leftovers{node: c}
 	n.agent = agent.New(agent.Options{
-		Node: c, Store: n.store, Server: n.server, Journal: j, Peers: n.peers, Version: n.opt.Version, Log: n.log.With("component", "agent"),
+		Node: c, Store: n.store, Server: n.server, Journal: j, Guard: n.guard, Peers: n.peers, Version: n.opt.Version, Log: n.log.With("component", "agent"),
+		Troubles: []func() []string{n.disk.Problems, n.aside.Problems},
 	})
 	return nil
 }
@@ -211,9 +223,15 @@ func (n *Node) buildProxy(context.Context) error {
 func (n *Node) buildAPI(context.Context) error {
 	c := n.opt.Node
 	var err error
+	var operator api.Operator // not a nil agent in it
+	var pledge func(string, time.Duration) (cluster.LSN, error)
+	if n.agent != nil {
+		operator, pledge = n.agent, n.agent.Pledge
+	}
 	n.api, err = api.New(api.Options{
+		Operator: operator, Pledge: pledge,
 		Node: c.RESTAPI, Source: n.source(), Store: n.store, Wake: n.wake, Reload: n.Reload, Peers: n.peers,
-		Log: n.log.With("component", "restapi"), Version: n.opt.Version,
+		Log: n.log.With("component", "restapi"), Version: n.opt.Version, Facts: n.facts,
 	})
 	return err
 }
@@ -242,7 +260,7 @@ func (n *Node) runParts(ctx context.Context) error {
 	defer stopServing()
 	core, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	parts := make(chan error, 4)
+	parts := make(chan error, 6)
 	count := 0
 	begin := func(name string, ctx context.Context, run func(context.Context) error) {
 		count++
@@ -256,6 +274,10 @@ func (n *Node) runParts(ctx context.Context) error {
 		}()
 	}
 	begin("restapi", serving, n.api.Run)
+	begin("room of the disks", serving, n.disk.Run)
+	if n.aside != nil {
+		begin("data moved aside", serving, n.aside.run)
+	}
 	if n.etcd != nil && n.agent != nil {
 		begin("etcd placement", serving, n.keepApart)
 	}

@@ -8,12 +8,14 @@ import (
 	"github.com/havenha/haven/internal/api"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/disk"
 )
 
 // coordinator is the REST API's source on a node without a database: it watches the store, and knows nothing of a
 // server.
 type coordinator struct {
-	opt Options
+	opt  Options
+	disk *disk.Watch
 
 	mu    sync.Mutex
 	snap  cluster.Snapshot
@@ -22,7 +24,7 @@ type coordinator struct {
 }
 
 func (n *Node) coordinator() *coordinator {
-	c := &coordinator{opt: n.opt}
+	c := &coordinator{opt: n.opt, disk: n.disk}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -46,6 +48,7 @@ func (c *coordinator) Status() api.Local {
 	l := api.Local{
 		Name: c.opt.Node.Name, Scope: c.opt.Node.Scope, Version: c.opt.Version,
 		Snapshot: c.snap, Known: c.known, SeenAt: c.seen, LastTurn: time.Now(),
+		Problems: c.disk.Problems(), Samples: diskSamples(c.disk.Report()),
 	}
 	if c.snap.Config != nil {
 		l.Dynamic, _, _ = config.ParseDynamic(c.snap.Config.Raw, true)

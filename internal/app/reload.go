@@ -34,6 +34,7 @@ func (n *Node) Reload() error {
 		return err
 	}
 	n.opt.Node = next
+	n.node.Store(next)
 	n.log.Info("configuration reloaded", "applied", strings.Join(apply, " "))
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/disk"
 	"github.com/havenha/haven/internal/postgres"
 )
 
@@ -98,7 +99,7 @@ func postgresOptions(c *config.Node, env []string, log *slog.Logger) (postgres.O
 		BinDir: bin, DataDir: p.DataDir, Name: c.Name, Scope: c.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port,
 		RunAs: account, Superuser: credentials(p.Superuser), Replication: credentials(p.Replication), Rewind: credentials(p.Rewind),
 		Database: p.Database, PgPass: p.PgPass, LogFile: filepath.Join(c.Dir(), "postgresql.log"),
-		UseUnixSocket: p.UseUnixSocket, SocketDir: p.Parameters["unix_socket_directories"],
+		UseUnixSocket: p.UseUnixSocket, SocketDir: p.Parameters["unix_socket_directories"], KrbSrvName: p.KrbSrvName,
 		BaseBackupOptions: p.BaseBackup, RewindOptions: p.RewindOptions, CtlTimeout: p.PgCtlTimeout, Env: env,
 		Log: log.With("component", "postgresql"),
 	}
@@ -145,7 +146,7 @@ func accountOf(name string) (*postgres.Account, error) {
 // source gives the REST API what this node knows of itself.
 func (n *Node) source() api.Source {
 	if n.agent != nil {
-		return memberSource{n.agent, n.opt, n.server.Version()}
+		return memberSource{n.agent, n.opt, n.server.Version(), n.disk}
 	}
 	return n.coordinator()
 }
@@ -154,6 +155,7 @@ type memberSource struct {
 	agent   *agent.Agent
 	opt     Options
 	version int // of PostgreSQL
+	disk    *disk.Watch
 }
 
 func (s memberSource) Status() api.Local { return s.local(s.agent.Status()) }
@@ -166,6 +168,7 @@ func (s memberSource) local(st agent.Status) api.Local {
 		Member: st.Member, Snapshot: st.Snapshot, Known: st.Known, SeenAt: st.SeenAt,
 		Dynamic: st.Dynamic, Probe: st.Probe, ServerVersion: s.version, Leads: st.Leads(), SystemID: st.SystemID, Tags: st.Member.Tags,
 		Reason: st.Reason, Task: st.Task, LastTurn: wallOf(st.LastTurn), Problems: st.Problems,
+		UnprotectedSince: st.UnprotectedSince, WatchdogFailed: st.WatchdogFailed, Failsafe: st.Failsafe, Samples: append(agentSamples(st), diskSamples(s.disk.Report())...),
 	}
 }
 

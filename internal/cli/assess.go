@@ -66,6 +66,7 @@ type memberStatus struct {
 	Name       string  `json:"name"`
 	Role       string  `json:"role"`
 	State      string  `json:"state"`
+	Progress   string  `json:"progress,omitempty"` // of a copy that is being made
 	Timeline   uint32  `json:"timeline,omitempty"`
 	ReceiveLag *uint64 `json:"receive_lag"`
 	ReplayLag  *uint64 `json:"replay_lag"`
@@ -114,7 +115,7 @@ func (a *assessment) worse(v verdict, why, next string) {
 
 func (a *assessment) members(p picture) {
 	for _, m := range api.Describe(p.scope, p.snap, p.dynamic).Members {
-		s := memberStatus{Name: m.Name, Role: m.Role, State: m.State, Timeline: uint32(m.Timeline), ReceiveLag: bytesOf(m.ReceiveLag), ReplayLag: bytesOf(m.ReplayLag)}
+		s := memberStatus{Name: m.Name, Role: m.Role, State: m.State, Progress: progressOf(p, m.Name), Timeline: uint32(m.Timeline), ReceiveLag: bytesOf(m.ReceiveLag), ReplayLag: bytesOf(m.ReplayLag)}
 		if m.Name != a.Leader {
 			full, _ := p.snap.Member(m.Name)
 			s.Eligible, s.Why = eligible(p, full)
@@ -201,7 +202,7 @@ func (a *assessment) judgeRest(p picture) {
 		}
 	}
 	if p.dynamic.Pause {
-		a.worse(degraded, "maintenance mode is on: a failed leader is not replaced", "patronictl resume, when the work is done")
+		a.worse(degraded, "maintenance mode is on: a failed leader is not replaced", "haven resume, when the work is done")
 	}
 	if a.Sync != string(config.SyncOff) && len(a.SyncSet) == 0 && a.Leader != "" {
 		effect := "commits do not wait for any"

@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/havenha/haven/internal/api"
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
 )
 
 // pictureOf is a cluster of db1 (leader) and two standbys that stream.
@@ -190,4 +194,27 @@ func TestPlainNumbers(t *testing.T) {
 
 func showMembers(c *console) func(io.Writer, picture) error {
 	return func(w io.Writer, p picture) error { return c.members(w, p, rowsOf(p), false) }
+}
+
+// What members find wrong with themselves makes a healthy cluster a degraded one.
+func TestStatusTellsProblemsOfMembers(t *testing.T) {
+	full := `{"verdict": "degraded", "problems": ["db2: the file system of data (/d) has 5.0 % left (1.0 GiB): make room or grow it"]}`
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.String() == "/haven/health?own=true" {
+			_, _ = w.Write([]byte(full))
+		}
+	}))
+	t.Cleanup(srv.Close)
+	client, err := api.NewClient(config.CTL{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pictureOf(t, `{}`, func(s *cluster.Snapshot) {
+		s.Members = members(srv.URL, nil)[:2]
+		s.Members[1].Haven = &cluster.HavenField{}
+	})
+	a := (&reader{c: &console{}, client: client}).assess(t.Context(), p)
+	if a.Verdict != degraded || !slices.ContainsFunc(a.Why, func(w string) bool { return strings.Contains(w, "db2: the file system of data (/d) has 5.0 % left") }) {
+		t.Errorf("%s %q", a.Verdict, a.Why)
+	}
 }

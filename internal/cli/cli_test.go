@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,6 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("REST", peer.URL)
 			e.Setenv("PATRONI_RESTAPI_CONNECT_ADDRESS", strings.TrimPrefix(peer.URL, "http://"))
 			e.Setenv("ETCD", endpoint)
+			e.Setenv("STORE", strings.TrimPrefix(endpoint, "http://"))
 			e.Setenv("HAVEN_CONFIG", filepath.Join(e.WorkDir, "haven.yml"))
 			return os.WriteFile(filepath.Join(e.WorkDir, "haven.yml"), []byte(fmt.Sprintf(
 				"haven: {format: 1}\nscope: %s\nname: client\netcd: {hosts: [%q]}\nrestapi: {listen: 127.0.0.1:1}\nproxy: {listeners: [{listen: \"127.0.0.1:2\", target: primary}], stats: {listen: \"127.0.0.1:3\"}}\n", scopeOf(e.WorkDir), endpoint)), 0o600)
@@ -76,9 +78,47 @@ func answer(w http.ResponseWriter, r *http.Request) {
 		known := cluster.Leader{Name: "db1", ModRev: 1}
 		_ = json.NewEncoder(w).Encode(api.Status{Name: "db1", Scope: "far", SeenAt: time.Now().Add(-2 * time.Second), Cluster: api.Keys{
 			Leader: &known, Members: []api.MemberKey{{Name: "db1", Value: members("http://127.0.0.1:1", nil)[0]}}}})
+	case r.URL.Path == "/restart" || r.URL.Path == "/reinitialize":
+		orders(w, r)
+	case r.Method == http.MethodGet && r.URL.Path == "/patroni":
+		fmt.Fprint(w, `{"state":"running","role":"replica","replication_state":"streaming","postmaster_start_time":"then"}`)
+	case r.Method == http.MethodPatch:
+		patch, _ := io.ReadAll(r.Body)
+		if strings.Contains(string(patch), "standby_cluster") { // somebody else was faster; the body comes back
+			w.WriteHeader(http.StatusConflict)
+			_, _ = w.Write(patch)
+		}
+	case r.Method == http.MethodPost && r.URL.Path == "/reload":
+		w.WriteHeader(http.StatusAccepted)
 	case r.Method == http.MethodPost:
 		fmt.Fprint(w, `Successfully switched over to "db2"`)
 	}
+}
+
+// orders answers as members do: a restart with conditions finds them not met, a schedule stands already, nothing is there to
+// take back, and the leader keeps its data.
+func orders(w http.ResponseWriter, r *http.Request) {
+	var body map[string]any
+	_ = json.NewDecoder(r.Body).Decode(&body) // a DELETE has none
+	code, text := http.StatusOK, "restarted successfully"
+	switch {
+	case r.Method == http.MethodDelete:
+		code, text = http.StatusNotFound, "no restarts are scheduled"
+	case r.URL.Path == "/reinitialize" && body["from_leader"] == true:
+		code, text = http.StatusServiceUnavailable, "I am the leader, can not reinitialize"
+	case body["postgres_version"] != nil:
+		code, text = http.StatusServiceUnavailable, "restart conditions are not satisfied"
+	case body["timeout"] != nil:
+		code, text = http.StatusServiceUnavailable, "postgres is still starting"
+	case body["role"] == "primary":
+		code, text = http.StatusServiceUnavailable, "restart failed: it broke"
+	case body["schedule"] == "2131-05-06T03:00:00+00:00":
+		code, text = http.StatusAccepted, "Restart scheduled"
+	case body["schedule"] != nil:
+		code, text = http.StatusConflict, "Another restart is already scheduled"
+	}
+	w.WriteHeader(code)
+	fmt.Fprint(w, text)
 }
 
 func scopeOf(dir string) string { return filepath.Base(dir) }
@@ -88,7 +128,7 @@ func at(seconds float64) time.Time {
 }
 
 // fill makes the cluster of a script. Its words: empty (no history), sync, pause, noleader, stopped (db2), deaf (no REST
-// API answers).
+// API answers), pending (a restart of db1 and db2), copying (db3).
 func fill(endpoint, scope, rest string, words []string) error {
 	has := map[string]bool{}
 	for _, w := range words {
@@ -124,6 +164,14 @@ func members(rest string, has map[string]bool) []cluster.Member {
 		m := &out[i]
 		m.ConnURL, m.APIURL = fmt.Sprintf("postgres://10.0.0.1%d:5432/postgres", i+1), rest+"/patroni"
 		m.State, m.Version, m.Timeline = cluster.StateRunning, "4.1.4", 3
+	}
+	if has["pending"] {
+		out[0].PendingRestart, out[1].PendingRestart = true, true
+		out[0].PendingRestartReason = map[string]cluster.PendingChange{"max_connections": {Old: "100", New: "77"}}
+	}
+	if has["copying"] {
+		out[2].State, out[2].ReplicationState = cluster.StateCreatingReplica, ""
+		out[2].Haven = &cluster.HavenField{Version: "0.1.0", Fence: 1, Progress: "45 % of 1200 MB"}
 	}
 	if has["deaf"] {
 		for i := range out {

@@ -34,15 +34,23 @@ that was recorded (see haven explain). LSN is a number of bytes for machines, as
 
 func (c *console) history(w io.Writer, p picture) error {
 	rows := []historyRow{}
-	g := grid{columns: []column{{"TL", true}, {"LSN", true}, {"Reason", false}, {"Timestamp", false}, {"New Leader", false}, {"Cause", false}}}
+	classic := c.ctl != nil
+	g := grid{columns: []column{{"TL", true}, {"LSN", true}, {"Reason", false}, {"Timestamp", false}, {"New Leader", false}}}
+	if !classic {
+		g.columns = append(g.columns, column{"Cause", false})
+	}
 	for _, h := range p.snap.History {
-		r := historyRow{TL: uint32(h.Timeline), LSN: uint64(h.LSN), Reason: h.Reason, Timestamp: h.Timestamp, NewLeader: h.NewLeader, Cause: causeOf(h, p.snap.Events)}
+		r := historyRow{TL: uint32(h.Timeline), LSN: uint64(h.LSN), Reason: h.Reason, Timestamp: h.Timestamp, NewLeader: h.NewLeader}
+		if !classic {
+			r.Cause = causeOf(h, p.snap.Events)
+		}
 		rows = append(rows, r)
 		lsn := h.LSN.String()
-		if c.output == "tsv" {
+		if c.output == "tsv" || classic {
 			lsn = fmt.Sprint(r.LSN)
 		}
-		g.rows = append(g.rows, []string{fmt.Sprint(r.TL), lsn, r.Reason, r.Timestamp, r.NewLeader, or(r.Cause, "?")})
+		cells := []string{fmt.Sprint(r.TL), lsn, r.Reason, r.Timestamp, r.NewLeader, or(r.Cause, "?")}
+		g.rows = append(g.rows, cells[:len(g.columns)])
 	}
 	switch {
 	case c.structured():
@@ -52,7 +60,7 @@ func (c *console) history(w io.Writer, p picture) error {
 		return err
 	}
 	_, err := fmt.Fprint(w, g.String())
-	if err == nil && len(rows) == 0 {
+	if err == nil && len(rows) == 0 && !classic {
 		c.say("no change of timeline is recorded")
 	}
 	return err

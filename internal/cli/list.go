@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/api"
+	"github.com/havenha/haven/internal/cluster"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 )
@@ -20,6 +21,7 @@ type listRow struct {
 	Host       string         `json:"Host,omitempty"`
 	Role       string         `json:"Role"`
 	State      string         `json:"State,omitempty"`
+	Progress   string         `json:"Progress,omitempty"` // of a copy that is being made
 	TL         uint32         `json:"TL,omitempty"`
 	ReceiveLSN string         `json:"Receive LSN,omitempty"`
 	ReceiveLag *int64         `json:"Receive Lag,omitempty"`
@@ -73,10 +75,27 @@ func rowsOf(p picture) []listRow {
 		if m.PendingRestart {
 			r.Pending, r.Reason = "*", reasonCell(m)
 		}
+		r.Progress = progressOf(p, m.Name)
 		r.Scheduled = scheduledCell(m.Scheduled)
 		rows = append(rows, r)
 	}
 	return rows
+}
+
+// progressOf tells how far the copy of a member's database is; empty: none is being made.
+func progressOf(p picture, name string) string {
+	if m, there := p.snap.Member(name); there && m.Haven != nil {
+		return m.Haven.Progress
+	}
+	return ""
+}
+
+// withProgress is a state, for people, with how far it is.
+func withProgress(state, progress string) string {
+	if progress == "" {
+		return state
+	}
+	return state + ", " + progress
 }
 
 // ports tells whether addresses are shown with their ports: one is not 5432, or several members share a host.
@@ -134,6 +153,11 @@ func scheduledCell(raw []byte) string {
 
 // members writes the table, or its rows for machines, and below the table what patronictl adds.
 func (c *console) members(w io.Writer, p picture, rows []listRow, extended bool) error {
+	if c.ctl != nil { // whose columns have no place for it
+		for i := range rows {
+			rows[i].Progress = ""
+		}
+	}
 	if c.structured() {
 		if rows == nil {
 			rows = []listRow{}
@@ -181,7 +205,7 @@ func memberGrid(rows []listRow, all, tsv bool) grid {
 	}
 	g := grid{columns: columns}
 	for _, r := range rows {
-		cells := []string{r.Member, r.Host, r.Role, r.State, number(r.TL), r.ReceiveLSN, lagCell(r.ReceiveLag), r.ReplayLSN, lagCell(r.ReplayLag)}
+		cells := []string{r.Member, r.Host, r.Role, withProgress(r.State, r.Progress), number(r.TL), r.ReceiveLSN, lagCell(r.ReceiveLag), r.ReplayLSN, lagCell(r.ReplayLag)}
 		if tsv {
 			cells = append([]string{r.Cluster}, cells...)
 		}
@@ -248,7 +272,7 @@ func footer(p picture) string {
 		b.WriteString(" Maintenance mode: on\n")
 	}
 	if f := p.snap.Failover; f != nil && f.ScheduledAt != nil {
-		fmt.Fprintf(&b, " Switchover scheduled at: %s\n", f.ScheduledAt.Format(time.RFC3339))
+		fmt.Fprintf(&b, " Switchover scheduled at: %s\n", f.ScheduledAt.Format(cluster.TimeFormat))
 		for _, l := range []struct{ label, name string }{{"from:", f.Leader}, {"to:", f.Candidate}} {
 			if l.name != "" {
 				fmt.Fprintf(&b, "%24s %s\n", l.label, l.name)

@@ -25,6 +25,9 @@ func (c *console) emit(w io.Writer, v any) error {
 	if err := d.Decode(&plain); err != nil {
 		return err
 	}
+	if c.ctl != nil {
+		return ctlYAML(w, numbers(plain))
+	}
 	e := yaml.NewEncoder(w)
 	e.SetIndent(2)
 	if err := e.Encode(numbers(plain)); err != nil {

@@ -44,6 +44,9 @@ type reader struct {
 
 // reader finds out what to ask. scope overrides the configuration's; empty: it does not.
 func (c *console) reader(scope string) (*reader, error) {
+	if c.ctl != nil {
+		return c.ctlReader(scope)
+	}
 	file, err := config.FindFile(c.config, c.env)
 	if err != nil {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "haven -c FILE …, or haven -c http://MEMBER:8008 …"}
@@ -51,13 +54,19 @@ func (c *console) reader(scope string) (*reader, error) {
 	if isURL(file) {
 		return c.remote(file, scope)
 	}
-	node, err := c.load(file)
+	node, err := c.load(file, c.env)
 	if err != nil {
 		return nil, err
 	}
 	if scope != "" {
 		node.Scope = scope
 	}
+	return c.readerOf(node)
+}
+
+// readerOf reads the cluster that a configuration is about.
+func (c *console) readerOf(node *config.Node) (*reader, error) {
+	var err error
 	r := &reader{c: c, node: node, scope: node.Scope, bases: restBases(node)}
 	if r.client, err = api.NewClient(node.CTL, node.RESTAPI); err != nil {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "correct the section ctl (or restapi) of " + node.File}
@@ -88,9 +97,9 @@ func (c *console) remote(base, scope string) (*reader, error) {
 }
 
 // load reads the configuration as a client does: of a file that describes several nodes, any will do.
-func (c *console) load(file string) (*config.Node, error) {
+func (c *console) load(file string, env []string) (*config.Node, error) {
 	src := hostSource(file, c.name)
-	src.Env, src.Client = c.env, true
+	src.Env, src.Client = env, true
 	node, report := config.Load(src)
 	if node == nil {
 		return nil, &Failure{Code: ExitConfig, What: strings.TrimSpace(report.String()), Next: "haven config check " + file}
@@ -206,7 +215,7 @@ func newPicture(scope string, snap cluster.Snapshot, asOf time.Time, from string
 	}
 	var err error
 	if p.dynamic, _, err = config.ParseDynamic(raw, true); err != nil {
-		return p, &Failure{Code: ExitFailed, What: "the cluster's dynamic configuration is not valid: " + err.Error(), Next: "correct it: patronictl edit-config, or PUT /config"}
+		return p, &Failure{Code: ExitFailed, What: "the cluster's dynamic configuration is not valid: " + err.Error(), Next: "correct it: haven edit-config, or PUT /config"}
 	}
 	return p, nil
 }

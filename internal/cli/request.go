@@ -28,12 +28,14 @@ func (ch *change) request(ctx context.Context, r *reader, p picture) error {
 		body.Leader = p.leader()
 	}
 	if ch.at != nil {
-		body.ScheduledAt = ch.at.Format(time.RFC3339)
+		body.ScheduledAt = ch.at.Format(cluster.TimeFormat)
 	}
 	stop := ch.progress(ctx, r, began)
 	a, err := r.client.Do(ctx, http.MethodPost, base, "/"+ch.action, body)
 	stop()
 	switch {
+	case err == nil && ch.c.ctl != nil:
+		return ch.classicAnswer(ctx, r, a)
 	case err == nil:
 		return ch.answered(a, began)
 	case ctx.Err() != nil:
@@ -157,7 +159,7 @@ func stage(s cluster.Snapshot) string {
 func (ch *change) through(ctx context.Context, r *reader, p picture, cause error, began time.Time) error {
 	var dial *net.OpError
 	if errors.As(cause, &dial) && dial.Op == "dial" {
-		ch.c.say("the REST API does not answer (%v): writing the request into etcd", cause)
+		ch.c.say("%s", ch.fallsBack(cause))
 		f := cluster.Failover{Candidate: ch.candidate, ScheduledAt: ch.at}
 		if ch.action == "switchover" {
 			f.Leader = p.leader()
@@ -187,7 +189,7 @@ func (ch *change) watch(ctx context.Context, r *reader, p picture, began time.Ti
 		l := u.Snapshot.Leader
 		switch {
 		case u.Err != nil || l == nil:
-		case l.Name != p.leader() && (!u.Snapshot.Term.Binds(l) || u.Snapshot.Term.State == cluster.TermPromoted):
+		case l.Name != p.leader() && u.Snapshot.Term.Settled(l):
 			return ch.done(fmt.Sprintf("%s leads", l.Name), began)
 		case l.Name == p.leader() && u.Snapshot.Failover.Empty() && u.Snapshot.Revision > p.snap.Revision:
 			return &Failure{Code: ExitFailed, What: title(ch.action) + " failed: the request was dropped", Means: l.Name + " leads as before.", Next: "haven status; the log of " + l.Name}

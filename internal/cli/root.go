@@ -26,6 +26,7 @@ type console struct {
 	outTTY   bool
 
 	config, name, output    string
+	ctl                     *ctl // called as patronictl; nil: as haven
 	timeout                 time.Duration
 	noColor, quiet, verbose bool
 }
@@ -96,8 +97,9 @@ sends connections to the right one.`,
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "more talk on standard error")
 	root.AddCommand(
 		c.statusCommand(), c.listCommand(), c.topologyCommand(), c.explainCommand(), c.historyCommand(),
-		c.switchoverCommand(), c.failoverCommand(), c.showConfigCommand(), c.configCommand(), c.versionCommand(),
-		c.runCommand(), c.demoCommand(), c.keeperCommand(),
+		c.switchoverCommand(), c.failoverCommand(), c.pauseCommand(), c.resumeCommand(), c.reloadCommand(), c.editConfigCommand(), c.showConfigCommand(),
+		c.restartCommand(), c.reinitCommand(), c.flushCommand(), c.removeCommand(), c.configCommand(), c.versionCommand(),
+		c.runCommand(), c.patronictlCommand(), c.demoCommand(), c.keeperCommand(), c.doctorCommand(), c.monitorCommand(),
 	)
 	return root
 }

@@ -23,8 +23,7 @@ func (c *console) showConfigCommand() *cobra.Command {
 
 func (c *console) dynamic(w io.Writer, p picture) error {
 	if p.snap.Config == nil {
-		return &Failure{Code: ExitNotFound, What: "The config key does not exist in the cluster " + p.scope,
-			Means: "The cluster has not been made yet, or was made without a dynamic configuration.", Next: "haven status"}
+		return noConfig(p)
 	}
 	var whole any
 	if err := json.Unmarshal(p.snap.Config.Raw, &whole); err != nil {
@@ -33,6 +32,9 @@ func (c *console) dynamic(w io.Writer, p picture) error {
 	form := *c
 	if c.output == "text" {
 		form.output = "yaml"
+	}
+	if c.ctl != nil { // what is shown may be given back to edit-config --replace
+		return form.emit(w, whole)
 	}
 	return form.emit(w, masked("", whole))
 }

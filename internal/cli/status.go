@@ -2,14 +2,17 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/havenha/haven/internal/api"
 	"github.com/havenha/haven/internal/app"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs/etcd"
@@ -91,11 +94,39 @@ func (c *console) status(ctx context.Context, r *reader, every time.Duration, ex
 func (r *reader) assess(ctx context.Context, p picture) assessment {
 	var w writes
 	var v *votes
+	var problems []string
 	var asked sync.WaitGroup
+	asked.Go(func() { problems = r.askProblems(ctx, p) })
 	asked.Go(func() { w = r.askWrites(ctx, p) })
 	asked.Go(func() { v = r.askVotes(ctx) })
 	asked.Wait()
-	return assess(p, w, v)
+	a := assess(p, w, v)
+	for _, problem := range problems {
+		a.worse(degraded, problem, "")
+	}
+	return a
+}
+
+// askProblems asks every member what it finds wrong with itself. One that does not answer is told of elsewhere.
+func (r *reader) askProblems(ctx context.Context, p picture) []string {
+	ctx, cancel := context.WithTimeout(ctx, sideTimeout)
+	defer cancel()
+	found := make([][]string, len(p.snap.Members))
+	var asked sync.WaitGroup
+	for i, m := range p.snap.Members {
+		if m.APIBase() == "" || m.Haven == nil {
+			continue
+		}
+		asked.Go(func() {
+			a, err := r.client.Do(ctx, "GET", m.APIBase(), "/haven/health?own=true", nil)
+			var h api.Health
+			if err == nil && json.Unmarshal(a.Body, &h) == nil {
+				found[i] = h.Problems
+			}
+		})
+	}
+	asked.Wait()
+	return slices.Concat(found...)
 }
 
 // askWrites asks the leader's health check, as a load balancer does.
@@ -233,7 +264,7 @@ func (a assessment) table() [][]string {
 		if m.Why != "" {
 			can += ": " + m.Why
 		}
-		rows = append(rows, []string{m.Name, m.Role, or(m.State, "?"), unknownNumber(uint64(m.Timeline)), receive, replay, can})
+		rows = append(rows, []string{m.Name, m.Role, or(withProgress(m.State, m.Progress), "?"), unknownNumber(uint64(m.Timeline)), receive, replay, can})
 	}
 	if len(rows) == 1 {
 		rows = [][]string{{"no members"}}

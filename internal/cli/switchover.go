@@ -142,7 +142,7 @@ func (ch *change) schedule(p picture) error {
 	case !valid:
 		return usage(fmt.Sprintf("Unable to parse scheduled timestamp (%s). It should be in an unambiguous format (e.g. ISO 8601)", ch.scheduled), "--scheduled 2031-05-06T03:00+00:00")
 	case p.dynamic.Pause:
-		return refused("Can't schedule switchover in the paused state", "patronictl resume")
+		return refused("Can't schedule switchover in the paused state", "haven resume")
 	case t.Before(time.Now()):
 		return refused("Cannot schedule switchover in the past: "+t.Format(time.RFC3339), "")
 	}
@@ -160,7 +160,9 @@ func (ch *change) candidates(p picture) []string {
 	return out
 }
 
-func (ch *change) interactive() bool { return ch.c.inTTY && !ch.yes && !ch.planOnly }
+func (ch *change) interactive() bool {
+	return (ch.c.inTTY || ch.c.ctl != nil) && !ch.yes && !ch.planOnly
+}
 
 // confirm asks the person; without a terminal it refuses unless --yes is given.
 func (ch *change) confirm(ctx context.Context, p picture, pl plan) error {
@@ -195,9 +197,13 @@ func (ch *change) confirm(ctx context.Context, p picture, pl plan) error {
 	return nil
 }
 
-// prompt asks on standard error and reads one line.
+// prompt asks on standard error (as patronictl: on standard output) and reads one line.
 func (c *console) prompt(ctx context.Context, question string) (string, error) {
-	fmt.Fprint(c.err, question)
+	if c.ctl != nil {
+		fmt.Fprint(c.out, question)
+	} else {
+		fmt.Fprint(c.err, question)
+	}
 	var line []byte
 	one := make([]byte, 1)
 	for ctx.Err() == nil {

@@ -48,7 +48,7 @@ func (c *console) versionCommand() *cobra.Command {
 func (c *console) findPostgres(v *versions) error {
 	node := &config.Node{Postgres: &config.Postgres{}}
 	if file, err := config.FindFile(c.config, c.env); err == nil && file != "" && !isURL(file) {
-		if loaded, err := c.load(file); err == nil && loaded.Postgres != nil {
+		if loaded, err := c.load(file, c.env); err == nil && loaded.Postgres != nil {
 			node = loaded
 		}
 	}

@@ -74,6 +74,10 @@ type HavenField struct {
 	Version string `json:"version"`
 	// Fence is the highest version of the fencing protocol that this member understands.
 	Fence int `json:"fence"`
+	// Progress tells how far a copy of the database has come, in words; empty: none is being made.
+	Progress string `json:"progress,omitempty"`
+	// Health tells how the member's server is: ok, hung or disk_full; empty: it is not told.
+	Health string `json:"health,omitempty"`
 }
 
 // PendingChange is one parameter that waits for a restart.

@@ -123,3 +123,31 @@ func LastTimeline(h []HistoryLine) Timeline {
 	}
 	return h[len(h)-1].Timeline + 1
 }
+
+// HistoryAfter is the key history after a promotion of leader: the lines of its own history file, with what the key knew
+// of the older ones. The last line is its own: an older one of the same timeline and position may be of a twin. It changes
+// lines in place.
+func HistoryAfter(lines, known []HistoryLine, leader string) []HistoryLine {
+	for i := range lines {
+		for _, old := range known {
+			if old.Timeline == lines[i].Timeline && old.LSN == lines[i].LSN {
+				lines[i] = old
+			}
+		}
+	}
+	if n := len(lines); n > 0 {
+		lines[n-1].NewLeader = leader
+	}
+	return lines
+}
+
+// BeganBy tells who began a timeline by the key history; empty: it does not say. A line tells who began the one that
+// follows it.
+func BeganBy(history []HistoryLine, tl Timeline) string {
+	for i := 1; i < len(history); i++ {
+		if history[i].Timeline == tl {
+			return history[i-1].NewLeader
+		}
+	}
+	return ""
+}

@@ -55,6 +55,10 @@ func (t *Term) Binds(l *Leader) bool {
 	return t != nil && l != nil && t.Holder == l.Name && l.ModRev <= t.ModRev
 }
 
+// Settled tells whether that leadership has come as far as writes: its term is promoted, or no term binds it, since a member
+// leads that writes none.
+func (t *Term) Settled(l *Leader) bool { return !t.Binds(l) || t.State == TermPromoted }
+
 // Cause says why leadership changed, with the evidence that was seen. Certainty is OBSERVED, INFERRED or UNKNOWN.
 type Cause struct {
 	Code      string     `json:"code"` // see docs/reference/causes.md

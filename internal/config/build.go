@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/havenha/haven/internal/config/notation"
+	"github.com/havenha/haven/internal/config/schema"
 	"github.com/havenha/haven/internal/config/tree"
 )
 
@@ -88,9 +89,6 @@ func (l *loader) haven(n *Node) {
 	}
 	h.StateDir = l.abs("haven.state_dir")
 	h.Guard, h.GuardMargin, h.JournalSize = l.bool("haven.guard"), l.duration("haven.guard_margin"), l.size("haven.journal_size")
-	if h.Guard {
-		l.report.errorf(l.doc.Nearest("haven.guard"), "`haven.guard` is on, but the guard process is not in this version: set it off, or leave it out")
-	}
 	l.ownAddress()
 	h.Address = l.address
 }
@@ -298,18 +296,52 @@ func (l *loader) ctl(n *Node) {
 func (l *loader) logSection(n *Node) {
 	n.Log = Log{
 		Type: l.text("log.type"), Level: strings.ToUpper(l.text("log.level")), TracebackLevel: strings.ToUpper(l.text("log.traceback_level")),
-		Format: l.text("log.format"), DateFormat: l.text("log.dateformat"), StaticFields: l.settings("log.static_fields"), Loggers: l.settings("log.loggers"),
+		DateFormat: l.text("log.dateformat"), StaticFields: l.settings("log.static_fields"), Loggers: l.settings("log.loggers"),
 		Dir: l.abs("log.dir"), Mode: l.text("log.mode"), FileSize: l.size("log.file_size"), FileNum: l.number("log.file_num"),
 		DeduplicateHeartbeatLogs: l.bool("log.deduplicate_heartbeat_logs"),
 	}
+	n.Log.File = "haven.log"
+	if l.format == Patroni {
+		n.Log.File = "patroni.log"
+	}
+	l.logFormat(&n.Log)
 	if _, err := strconv.ParseUint(n.Log.Mode, 8, 12); n.Log.Mode != "" && err != nil {
 		l.report.errorf(l.doc.Nearest("log.mode"), "`log.mode` is `%s`: write an octal mode such as 0640", n.Log.Mode)
 	}
 }
 
+// logFormat reads the format of lines: a text, or for JSON also a list of fields, each with or without a key of its own.
+func (l *loader) logFormat(c *Log) {
+	const path = "log.format"
+	v := l.given(path)
+	if v == nil && l.format == Haven {
+		return
+	}
+	if v == nil || v.Shape == tree.Scalar {
+		c.Format = v.TextOr(l.schema.At(path).Key.Def)
+		return
+	}
+	if c.Type != "json" || v.Shape != tree.List {
+		l.report.errorf(v.At, "`%s` is %s: write a text such as '%%(asctime)s %%(message)s', or with `type: json` a list of fields", path, schema.Described(v))
+		return
+	}
+	for _, item := range v.Items {
+		if item.Shape == tree.Scalar {
+			c.Fields = append(c.Fields, LogField{Name: item.Text, As: item.Text})
+		}
+		for _, f := range item.Fields {
+			c.Fields = append(c.Fields, LogField{Name: f.Name, As: f.Value.TextOr(f.Name)})
+		}
+	}
+}
+
 func (l *loader) watchdog(n *Node) {
-	mode := map[string]string{"off": "off", "disable": "off", "disabled": "off", "false": "off", "automatic": "automatic", "auto": "automatic", "required": "required", "require": "required"}
+	mode := map[string]string{"off": WatchdogOff, "disable": WatchdogOff, "disabled": WatchdogOff, "false": WatchdogOff,
+		"automatic": WatchdogAutomatic, "auto": WatchdogAutomatic, "required": WatchdogRequired, "require": WatchdogRequired}
 	n.Watchdog = Watchdog{Mode: mode[strings.ToLower(l.text("watchdog.mode"))], Device: l.abs("watchdog.device"), Driver: l.text("watchdog.driver"), SafetyMargin: l.duration("watchdog.safety_margin")}
+	if n.Watchdog.Mode == WatchdogRequired && !n.Haven.Guard {
+		l.report.errorf(l.doc.Nearest("watchdog.mode"), "`watchdog.mode` is `required`, but `haven.guard` is off, and it is the guard that feeds the watchdog: remove one of the two")
+	}
 }
 
 // roles reports a node that does nothing, and sections that are empty by an oversight.

@@ -121,7 +121,7 @@ func (l *loader) readPostgres(n *Node) *Postgres {
 		UseUnixSocket: l.bool(s + "use_unix_socket"), UseUnixSocketRepl: l.bool(s + "use_unix_socket_repl"), UsePgRewind: l.bool(s + "use_pg_rewind"),
 		RemoveDataDirOnRewindFailure: l.bool(s + "remove_data_directory_on_rewind_failure"), RemoveDataDirOnDivergedTimelines: l.bool(s + "remove_data_directory_on_diverged_timelines"),
 		PgCtlTimeout: l.duration(s + "pg_ctl_timeout"), PrePromote: l.text(s + "pre_promote"), BeforeStop: l.text(s + "before_stop"),
-		Callbacks: l.settings(s + "callbacks"), KrbSrvName: l.text(s + "krbsrvname"),
+		Callbacks: l.settings(s + "callbacks"), ReplicaMethods: l.replicaMethods(), KrbSrvName: l.text(s + "krbsrvname"),
 		BaseBackup: l.options(s+"basebackup", "pgdata", "format", "wal-method", "xlog-method", "gzip", "version", "dbname", "host", "port", "username", "password"),
 		RewindOptions: l.options(s+"rewind", "target-pgdata", "source-pgdata", "source-server", "write-recovery-conf", "dry-run", "restore-target-wal",
 			"config-file", "no-ensure-shutdown", "version", "help"),
@@ -199,7 +199,7 @@ func (l *loader) bootstrap(n *Node) {
 	if l.given("bootstrap") == nil {
 		return
 	}
-	b := &Bootstrap{PostBootstrap: l.text("bootstrap.post_bootstrap"), HBA: l.lines("bootstrap.pg_hba")}
+	b := &Bootstrap{PostBootstrap: l.text("bootstrap.post_bootstrap"), HBA: l.lines("bootstrap.pg_hba"), Method: l.bootstrapMethod()}
 	if b.PostBootstrap == "" {
 		b.PostBootstrap = l.text("bootstrap.post_init")
 	}

@@ -37,8 +37,10 @@ type Dynamic struct {
 	UseSlots                                   bool
 	Haven                                      HavenDynamic
 
-	// Slots, IgnoreSlots and StandbyCluster are as written; nil when they are not.
-	Slots, IgnoreSlots, StandbyCluster json.RawMessage
+	// Slots are the permanent ones, sorted by name; IgnoreSlots those that are left alone.
+	Slots, IgnoreSlots []Slot
+	// StandbyCluster is as written; nil when it is not.
+	StandbyCluster json.RawMessage
 	// Postgres is the object postgresql as written; nil when there is none. See PostgresWith.
 	Postgres json.RawMessage
 	// Raw is the whole document.
@@ -49,6 +51,8 @@ type Dynamic struct {
 type HavenDynamic struct {
 	Takeover                                           bool
 	SuspectAfter, Heartbeat, SwitchoverWait, CrashWait time.Duration
+	// HungAfter is how long a server may answer no new connection; 0: any time, negative: it follows ttl.
+	HungAfter time.Duration
 	// CloneLimit automatic copies of one member in CloneWindow.
 	CloneLimit  int
 	CloneWindow time.Duration
@@ -62,6 +66,7 @@ const (
 	minLoopWait     = time.Second
 	minRetryTimeout = 3 * time.Second
 	minSuspect      = 200 * time.Millisecond
+	minHung         = 3 * time.Second
 )
 
 type dynamicReader struct {
@@ -97,14 +102,11 @@ func (r *dynamicReader) read(allHaven bool) Dynamic {
 		PrimaryStopTimeout:  r.duration(r.newer("primary_stop_timeout", "master_stop_timeout")),
 		PrimaryRaceBackoff:  r.duration("primary_race_backoff"),
 		MaxTimelinesHistory: r.number("max_timelines_history"), MemberSlotsTTL: max(0, r.duration("member_slots_ttl")),
-		UseSlots:    r.bool("postgresql.use_slots"),
-		IgnoreSlots: r.raw("ignore_slots"), StandbyCluster: r.raw("standby_cluster"), Postgres: r.raw("postgresql"),
+		UseSlots:       r.bool("postgresql.use_slots"),
+		StandbyCluster: r.raw("standby_cluster"), Postgres: r.raw("postgresql"),
 	}
-	for _, name := range []string{"slots", "permanent_slots", "permanent_replication_slots"} {
-		if d.Slots == nil {
-			d.Slots = r.raw(name)
-		}
-	}
+	wrong := func(_ tree.Place, format string, args ...any) { r.warn(format, args...) }
+	d.Slots, d.IgnoreSlots = permanentSlots(r.doc, wrong), ignoredSlots(r.doc, wrong)
 	r.haven(&d.Haven)
 	r.timing(&d, allHaven)
 	return d
@@ -200,6 +202,14 @@ func (r *dynamicReader) haven(h *HavenDynamic) {
 			r.warn("`haven.heartbeat` must be at most a third of `suspect_after`, so %s is used", h.SuspectAfter/3)
 		}
 		h.Heartbeat = h.SuspectAfter / 3
+	}
+	h.HungAfter = -1
+	if r.text("haven.hung_after") != "" {
+		h.HungAfter = r.duration("haven.hung_after")
+	}
+	if h.HungAfter > 0 && h.HungAfter < minHung {
+		r.warn("`haven.hung_after` is below 3s, so 3s is used; 0 switches it off")
+		h.HungAfter = minHung
 	}
 	var err error
 	limit := r.text("haven.clone_limit")

@@ -25,6 +25,8 @@ func CheckDynamic(raw json.RawMessage) Report {
 	w := walkDynamic(doc, schema.New())
 	w.Errorf, w.Warnf, w.Inertf, w.Refusef = below(r.errorf), below(r.warnf), below(r.warnf), below(r.errorf)
 	w.Walk(dcsPath, doc, w.Schema.At(dcsPath))
+	permanentSlots(doc, r.errorf)
+	ignoredSlots(doc, r.errorf)
 	if v := doc.Find("haven.clone_limit"); v != nil && v.Shape == tree.Scalar {
 		if _, _, err := parseLimit(v.Text); err != nil {
 			r.errorf(v.At, "`haven.clone_limit` is `%s`, which is not right: %v", v.Text, err)
@@ -40,8 +42,10 @@ func (r *dynamicReader) inert() {
 	w := walkDynamic(r.doc, r.schema)
 	w.Errorf, w.Warnf, w.Inertf, w.Refusef = silent, silent, warn, warn
 	w.Walk(dcsPath, r.doc, r.schema.At(dcsPath))
-	if v := r.doc.Find("standby_cluster"); v != nil && v.Shape != tree.Null {
-		r.warn("`standby_cluster` has no effect in this version: this cluster stays one of its own")
+	if d := (Dynamic{StandbyCluster: r.raw("standby_cluster")}); d.StandbyCluster != nil {
+		if _, ok := d.Standby(); !ok {
+			r.warn("`standby_cluster` has no effect: it names neither host nor port nor restore_command")
+		}
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/havenha/haven/internal/config/schema"
 )
 
 func TestParseDynamicTiming(t *testing.T) {
@@ -43,17 +45,17 @@ func TestParseDynamicTiming(t *testing.T) {
 func TestParseDynamicValues(t *testing.T) {
 	d, warnings, err := ParseDynamic(json.RawMessage(`{"synchronous_mode": "quorum", "synchronous_mode_strict": "on", "maximum_lag_on_failover": "16MB",
 		"master_start_timeout": 7, "primary_stop_timeout": 3, "master_stop_timeout": 9, "member_slots_ttl": "1h", "pause": true,
-		"permanent_slots": {"a": {"type": "physical"}}, "postgresql": {"use_slots": false}, "haven": {"takeover": "off", "suspect_after": "300ms", "clone_limit": "1 per 1d"}, "other": 1}`), true)
+		"permanent_slots": {"a": {"type": "physical"}}, "postgresql": {"use_slots": false}, "haven": {"takeover": "off", "suspect_after": "300ms", "clone_limit": "1 per 1d", "hung_after": "4s"}, "other": 1}`), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprintln(d.SynchronousMode, d.SynchronousModeStrict, d.MaximumLagOnFailover, d.PrimaryStartTimeout, d.PrimaryStopTimeout, d.MemberSlotsTTL, d.Pause, string(d.Slots), d.UseSlots,
-		d.Haven.Takeover, d.Haven.SuspectAfter, d.Haven.Heartbeat, d.Haven.CloneLimit, d.Haven.CloneWindow)
-	want := `quorum true 16777216 7s 3s 1h0m0s true {"a":{"type":"physical"}} false false 300ms 100ms 1 24h0m0s`
+	got := fmt.Sprintln(d.SynchronousMode, d.SynchronousModeStrict, d.MaximumLagOnFailover, d.PrimaryStartTimeout, d.PrimaryStopTimeout, d.MemberSlotsTTL, d.Pause, d.Slots, d.UseSlots,
+		d.Haven.Takeover, d.Haven.SuspectAfter, d.Haven.Heartbeat, d.Haven.CloneLimit, d.Haven.CloneWindow, d.Haven.HungAfter)
+	want := `quorum true 16777216 7s 3s 1h0m0s true [{a physical }] false false 300ms 100ms 1 24h0m0s 4s`
 	if strings.Join(strings.Fields(got), " ") != want {
 		t.Errorf("got  %s\nwant %s\n%q", got, want, warnings)
 	}
-	if d, _, err = ParseDynamic(json.RawMessage(`{"synchronous_mode": true}`), false); err != nil || d.SynchronousMode != SyncOn || !d.Haven.Takeover || d.MaximumLagOnSyncNode != -1 {
+	if d, _, err = ParseDynamic(json.RawMessage(`{"synchronous_mode": true}`), false); err != nil || d.SynchronousMode != SyncOn || !d.Haven.Takeover || d.Haven.HungAfter >= 0 || d.MaximumLagOnSyncNode != -1 {
 		t.Errorf("true: %+v %v", d, err)
 	}
 	for _, bad := range []string{`[]`, `{`, `"x"`, `{} {}`} {
@@ -64,8 +66,8 @@ func TestParseDynamicValues(t *testing.T) {
 }
 
 func TestParseDynamicWarnsOfKeysWithoutEffect(t *testing.T) {
-	_, warnings, err := ParseDynamic(json.RawMessage(`{"failsafe_mode": true, "primary_start_timeout": "5min", "member_slots_ttl": 1800, "slots": {}, "ignore_slots": [],
-		"primary_stop_timeout": 10, "permanent_slots": {"a": {"type": "physical"}}, "haven": {"takeover": "off", "suspect_after": "1000ms", "crash_wait": "5s"},
+	_, warnings, err := ParseDynamic(json.RawMessage(`{"failsafe_mode": true, "primary_start_timeout": "5min", "member_slots_ttl": 1800, "ignore_slots": [],
+		"primary_stop_timeout": 10, "permanent_slots": {"A": {"type": "physical"}}, "haven": {"takeover": "off", "suspect_after": "1000ms", "crash_wait": "5s"},
 		"standby_cluster": {"host": "10.0.0.1"}, "pause": true, "unknown": 1, "postgresql": {"callbacks": {"on_start": "/x"}, "use_slots": false,
 		"create_replica_methods": ["wal_g", "basebackup"], "wal_g": {"command": "x"}, "remove_data_directory_on_rewind_failure": "off"}}`), true)
 	if err != nil {
@@ -150,5 +152,24 @@ func TestDefaultHBALetsOnlyAWorkablePeerIn(t *testing.T) {
 	save(t, path, strings.NewReplacer("{format: 1}", "{format: 1, tls: {cafile: ca.crt, certfile: db1.crt, keyfile: db1.key}}", "restapi:", "restapi:\n  certfile: null").Replace(databaseNode), 0o644)
 	if n, _ = mustLoad(t, src); n.RESTAPI.CertFile != "" || n.Etcd.Cert == "" {
 		t.Errorf("certfile: null did not keep the section plain: %q", n.RESTAPI.CertFile)
+	}
+}
+
+// TestNoSecretHasADefault: a password that everybody knows is none.
+func TestNoSecretHasADefault(t *testing.T) {
+	secrets := 0
+	for _, k := range Reference() {
+		if k.Kind != string(schema.Secret) {
+			continue
+		}
+		secrets++
+		for _, shown := range []string{k.Default, k.PatroniDefault} {
+			if shown != "" && shown != "required" && shown != "restapi's" {
+				t.Errorf("%s has the default %q", k.Path, shown)
+			}
+		}
+	}
+	if secrets < 5 {
+		t.Errorf("only %d secrets are known", secrets)
 	}
 }

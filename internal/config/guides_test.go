@@ -116,8 +116,7 @@ func TestGuideTwoServers(t *testing.T) {
 
 func TestUsualPatroniFileIsToldWhatHasNoEffect(t *testing.T) {
 	n, r := mustLoad(t, host("testdata/patroni.yml"))
-	wantReport := "testdata/patroni.yml:4:70: warning: `log.loggers` has no effect in this version: `log.level` holds for every part\n" +
-		"testdata/patroni.yml:51:3: warning: `postgresql.callbacks` has no effect in this version: no callback is run\n0 errors, 2 warnings\n"
+	wantReport := "testdata/patroni.yml:4:70: warning: `log.loggers` has no effect in this version: `log.level` holds for every part\n0 errors, 1 warning\n"
 	if got := r.String(); got != wantReport {
 		t.Errorf("faults of a file that Patroni takes:\n%s", got)
 	}

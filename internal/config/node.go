@@ -71,7 +71,7 @@ type HavenSection struct {
 	Address  string
 	StateDir string // see Dir
 	TLS      TLS
-	// Guard is whether a guard process keeps the deadline. GuardMargin 0 means: ttl/10, at least 1 s.
+	// Guard is whether a guard process keeps the deadline; without one the node does not start then. GuardMargin 0 means: ttl/10, at least 1 s.
 	Guard       bool
 	GuardMargin time.Duration
 	JournalSize int64 // bytes
@@ -154,10 +154,12 @@ type Postgres struct {
 
 	// BaseBackup and RewindOptions are ready options of pg_basebackup and pg_rewind: --checkpoint=fast.
 	BaseBackup, RewindOptions []string
-	Callbacks                 map[string]string
-	PgCtlTimeout              time.Duration
-	PrePromote, BeforeStop    string
-	KrbSrvName                string
+	// ReplicaMethods are the ways to make a copy, in the order of trying; never empty.
+	ReplicaMethods         []Method
+	Callbacks              map[string]string
+	PgCtlTimeout           time.Duration
+	PrePromote, BeforeStop string
+	KrbSrvName             string
 }
 
 // Bootstrap is the section bootstrap.
@@ -166,6 +168,7 @@ type Bootstrap struct {
 	DCS json.RawMessage
 	// InitDB are ready options of initdb: --encoding=UTF8.
 	InitDB        []string
+	Method        Method // named InitDBMethod, or a command
 	PostBootstrap string
 	HBA           []string
 	Databases     []Database
@@ -225,13 +228,27 @@ type Stats struct {
 
 // Log is the section log; Format and DateFormat are in Python's notation.
 type Log struct {
-	Type, Level, TracebackLevel, Format, DateFormat string
-	StaticFields, Loggers                           map[string]string
-	Dir, Mode                                       string
-	FileSize                                        int64
-	FileNum                                         int
-	DeduplicateHeartbeatLogs                        bool
+	Type, Level, TracebackLevel, DateFormat string
+	// Format is a line's layout in Python's notation, and Fields are those of a JSON record; neither: slog's own.
+	Format                   string
+	Fields                   []LogField
+	File                     string // name of the file in Dir
+	StaticFields, Loggers    map[string]string
+	Dir, Mode                string
+	FileSize                 int64
+	FileNum                  int
+	DeduplicateHeartbeatLogs bool
 }
+
+// LogField is a field of Python's logging module with the key that it gets in a JSON record.
+type LogField struct{ Name, As string }
+
+// Modes of the watchdog.
+const (
+	WatchdogOff       = "off"
+	WatchdogAutomatic = "automatic"
+	WatchdogRequired  = "required"
+)
 
 // Watchdog is the section watchdog. SafetyMargin -1 s means half of ttl.
 type Watchdog struct {

@@ -116,6 +116,9 @@ func (n *Node) ServerSettings(d Dynamic, role string, members ...string) (contro
 		params["wal_sender_timeout"] = walSenderTimeout
 	}
 	warnings = append(warnings, walKeep(params, dynamic)...)
+	if d.LogicalSlots() { // as Patroni does
+		params["hot_standby_feedback"] = "on"
+	}
 	recovery = recoverySettings(p, params, role)
 	hba, ident = p.HBA, p.Ident
 	if lines, ok := p.HBAByRole[role]; ok {

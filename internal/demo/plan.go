@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/havenha/haven/internal/freeport"
 )
 
 // Plan says what is run where.
@@ -62,12 +64,10 @@ func (p *ports) pick(usual int) int {
 		return usual
 	}
 	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freeport.Pick()
 		if err != nil {
 			return usual // the node that wants it will say what is wrong
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
 		if !p.taken[port] {
 			p.taken[port] = true
 			return port
@@ -148,6 +148,7 @@ func (p *Plan) layOut(shape Shape) string {
 
 const template = `# A cluster on one machine, made by haven demo. Run one node of it with: haven run cluster.yml --name db1
 haven: {format: 1, state_dir: %q, address: 127.0.0.1}
+watchdog: {mode: "off"}
 scope: demo
 
 etcd:

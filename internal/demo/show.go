@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/havenha/haven/internal/check"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/dcs"
 	"github.com/havenha/haven/internal/drill"
@@ -153,6 +154,9 @@ func summary(s cluster.Snapshot) string {
 	return strings.Join(parts, " · ")
 }
 
+// route is the name of the writers' way to the cluster.
+const route = "proxy"
+
 const (
 	beforeKill = 3 * time.Second
 	afterKill  = 10 * time.Second
@@ -160,7 +164,10 @@ const (
 
 // killPrimary runs writers through the proxy, kills the primary's postmaster, and shows what the writers saw.
 func (d *show) killPrimary(ctx context.Context, gone <-chan struct{}, updates <-chan dcs.Update, s cluster.Snapshot) error {
-	traffic, err := drill.Begin(ctx, drill.Options{DSN: d.plan.DSN(d.plan.Write), Table: "haven_demo", Writers: 8, Pause: 5 * time.Millisecond, Timeout: 15 * time.Second})
+	load, err := drill.Begin(ctx, drill.Load{
+		Routes: map[string]string{route: d.plan.DSN(d.plan.Write)}, Schema: "haven_demo", Clients: drill.Mix{Ledger: 8},
+		Pause: 5 * time.Millisecond, Timeout: 15 * time.Second,
+	})
 	if err != nil {
 		return err
 	}
@@ -180,17 +187,17 @@ func (d *show) killPrimary(ctx context.Context, gone <-chan struct{}, updates <-
 	if s, err = d.follow(ctx, gone, updates, s, afterKill, nil); err != nil {
 		return err
 	}
-	report := traffic.Stop()
-	verdict, err := traffic.Verify(ctx, d.plan.DSN(d.plan.Write))
-	if err != nil {
+	history := load.Stop()
+	if err := load.Final(ctx, d.plan.DSN(d.plan.Write)); err != nil {
 		return err
 	}
 	if s, err = d.follow(ctx, gone, updates, s, time.Minute, func(s cluster.Snapshot) bool { return healthy(s, len(d.plan.Members)) }); err != nil {
 		return err
 	}
-	d.verdict(report, verdict, s)
-	if !verdict.OK() {
-		return errors.New("acknowledged rows were lost or doubled")
+	report := check.Judge(history)
+	d.verdict(report, s)
+	if report.Verdict == check.Fail {
+		return fmt.Errorf("the rows are not what the writers were told:\n%s", report.Text())
 	}
 	return nil
 }
@@ -219,13 +226,19 @@ func (d *show) follow(ctx context.Context, gone <-chan struct{}, updates <-chan 
 	return s, nil
 }
 
-func (d *show) verdict(r drill.Report, v drill.Verdict, s cluster.Snapshot) {
+func (d *show) verdict(r check.Report, s cluster.Snapshot) {
 	d.drawn = 0
-	fmt.Fprintf(d.out, "\nwrites stopped for %.2f s\n", r.Gap.Seconds())
-	fmt.Fprintf(d.out, "acknowledged %d rows (%.0f a second); missing afterwards: %d; twice: %d\n", r.Acknowledged, r.Rate, len(v.Missing), len(v.Doubled))
-	fmt.Fprintf(d.out, "unknown outcomes (no answer came): %d; refused: %d\n", r.Unknown, r.Refused)
+	rows, _ := r.Find(check.Ledger, route)
+	missing, _ := r.Check(check.CheckAcknowledged)
+	twice, _ := r.Check(check.CheckTwice)
+	fmt.Fprintf(d.out, "\nwrites stopped for %.2f s\n", rows.Gap.Seconds())
+	fmt.Fprintf(d.out, "acknowledged %d rows (%.0f a second); missing afterwards: %d; twice: %d\n", rows.OK, rows.Rate, missing.Count, twice.Count)
+	fmt.Fprintf(d.out, "unknown outcomes (no answer came): %d; refused: %d\n", rows.Unknown, rows.Failed)
 	var kinds []string
-	for k, n := range r.Errors {
+	for k, n := range rows.Errors {
+		if !strings.Contains(k, " ") {
+			k = "SQLSTATE " + k
+		}
 		kinds = append(kinds, fmt.Sprintf("%s: %d", k, n))
 	}
 	slices.Sort(kinds)

@@ -34,12 +34,32 @@ const (
 	Release   Kind = "release"  // delete the leader key; the server is verified not writable
 	DropAsk   Kind = "droprequest"
 	Repair    Kind = "repair" // write initialize or config where they are missing
+	// RestartServer stops the server and starts it in the role it has: AsPrimary, or as a standby of Member.
+	RestartServer Kind = "restart"
 )
 
 // Destructive tells whether the action stops, rewinds, deletes or promotes, so that its basis is read again first.
 func (k Kind) Destructive() bool {
 	switch k {
-	case MoveAside, Kill, StopFast, Rewind, Promote, Open, Switch, HandOver, Release:
+	case MoveAside, Kill, StopFast, Rewind, Promote, Open, Switch, HandOver, Release, RestartServer:
+		return true
+	}
+	return false
+}
+
+// EndsServer tells that the action may end the server, so that its end is no crash.
+func (k Kind) EndsServer() bool {
+	switch k {
+	case Kill, StopFast, Rewind, Switch, MoveAside, Bootstrap, Start, RestartServer:
+		return true
+	}
+	return false
+}
+
+// ChangesData tells that a comparison from before the action says nothing any more.
+func (k Kind) ChangesData() bool {
+	switch k {
+	case Bootstrap, Clone, MoveAside, Rewind, Promote:
 		return true
 	}
 	return false
@@ -53,6 +73,7 @@ type Action struct {
 	Fence     cluster.Fence  `json:"fence,omitempty"`
 	Sync      *SyncStep      `json:"sync,omitempty"`
 	Cause     *cluster.Cause `json:"cause,omitempty"`
+	Close     bool           `json:"close,omitempty"` // of a comparison: of the WAL itself, too
 	Basis     Basis          `json:"basis"`
 }
 
@@ -93,6 +114,12 @@ type Memory struct {
 	LastLeader string `json:"last_leader,omitempty"`
 	// LastCrashHandover is when leadership was last handed over for a crash, by any member.
 	LastCrashHandover cluster.Instant `json:"last_crash_handover,omitempty"`
+	// LastHung is when this member last ended its server because it hung; Ended is such an end of a leader's server.
+	LastHung cluster.Instant `json:"last_hung,omitempty"`
+	Ended    Ended           `json:"ended,omitzero"`
+	// Full is since when the disk is full; LastFlight when leadership was last moved, or tried to be, for that.
+	Full       cluster.Instant `json:"full,omitempty"`
+	LastFlight cluster.Instant `json:"last_flight,omitempty"`
 	// BootstrapFailed is why this member could not make the cluster's first database.
 	BootstrapFailed string `json:"bootstrap_failed,omitempty"`
 	// StartFailures counts failed starts in a row.
@@ -101,9 +128,31 @@ type Memory struct {
 	PromoteFailed cluster.Instant `json:"promote_failed,omitempty"`
 	// RewindFailed is the leader key revision against which a rewind failed.
 	RewindFailed int64 `json:"rewind_failed,omitempty"`
-	// NotStreaming is since when a standby that should stream does not.
+	// NotStreaming is since when a standby that should stream does not, and has stood at StuckAt; Streamed is the probe that
+	// showed it streaming first; Nudged when it was started again for that.
 	NotStreaming cluster.Instant `json:"not_streaming,omitempty"`
-	// CrashTerm is the newest term seen that began with a handover for a crash, whoever made it.
+	StuckAt      Replay          `json:"stuck_at,omitzero"`
+	Busy         cluster.Instant `json:"busy,omitempty"` // when its replay was seen at work last, for the disk or the archive
+	Streamed     cluster.Instant `json:"streamed,omitempty"`
+	Nudged       cluster.Instant `json:"nudged,omitempty"`
+	// ParentLost is since when the member to replicate from (tag replicatefrom) does not stream; ParentFailed when it was left
+	// because no WAL came from it.
+	ParentLost   cluster.Instant `json:"parent_lost,omitempty"`
+	ParentFailed cluster.Instant `json:"parent_failed,omitempty"`
+	// Replacing is the leader key's revision for which a standby is being stopped, to be copied anew, and why.
+	Replacing   int64  `json:"replacing,omitempty"`
+	ReplacesFor string `json:"replaces_for,omitempty"`
+	// Starting is since when a server that does not answer yet replays no further than StartingAt; StuckStarts counts
+	// how often it was ended for that.
+	Starting    cluster.Instant `json:"starting,omitempty"`
+	StartingAt  string          `json:"starting_at,omitempty"`
+	StuckStarts int             `json:"stuck_starts,omitempty"`
+	// Down is since when a leader's server is known to take no writes.
+	Down cluster.Instant `json:"down,omitempty"`
+	// RaceWAL is how far this standby's WAL was when it last moved while there was no leader, RaceMoved when that was.
+	RaceWAL   cluster.LSN     `json:"race_wal,omitempty"`
+	RaceMoved cluster.Instant `json:"race_moved,omitempty"`
+	// CrashTerm is the newest term seen that began with a handover for a crash or a like fault, whoever made it.
 	CrashTerm uint64 `json:"crash_term,omitempty"`
 	// Stopped: a switchover has stopped this server, and it has not run since.
 	Stopped bool `json:"stopped,omitempty"`

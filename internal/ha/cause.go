@@ -6,6 +6,8 @@ const (
 	CauseFailover   = "failover_requested"
 	CauseStopped    = "agent_stopped"     // the leader's agent was told to end
 	CauseCrash      = "server_crashed"    // the leader's server ended by itself
+	CauseHung       = "server_hung"       // the leader's server answered no new connection, and was ended
+	CauseDiskFull   = "disk_full"         // the leader's disk was full, and a standby had room
 	CauseStart      = "start_failed"      // the leader's server could not be started again
 	CauseVanished   = "key_vanished"      // the leader key was gone while its holder led
 	CauseReleased   = "released"          // the leader gave the key up

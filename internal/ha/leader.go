@@ -13,14 +13,22 @@ const maxStartFailures = 3
 // leaderRules are those of the member that holds the leader key.
 func leaderRules(v View, m *Memory) (Decision, bool) {
 	l := v.Store.Leader
-	if !v.Lease.Held || l == nil || l.Name != v.Me.Name {
+	if !v.Lease.Held || l == nil || l.Name != v.Me.Name { // guard: lead@1,3
 		return Decision{}, false
 	}
 	switch {
-	case !v.Lease.Proven(v.Now):
+	case !v.Lease.Proven(v.Now): // guard: lead-unproven
 		d := wait(v, ReasonNoProof, "leadership is not proven at the moment: renewing before anything else")
 		d.Again = 200 * time.Millisecond
 		return d, true
+	case hung(v) && !stalled(v, m):
+		return endHung(v, m), true
+	case m.stuckStart(v) && !v.Server.WasPrimary: // guard: lead-stuck-start@2
+		return endStuckStart(v, m), true
+	case recoversSlowly(v, m):
+		return endRecovery(v, m), true
+	case v.Server.Process == ProcessUp && !v.Server.Probed && overdue(v, m): // guard: lead-overdue@1,2
+		return kill(ReasonStartTimeout, "stopped PostgreSQL because of startup timeout"), true
 	case v.Server.Process == ProcessDown:
 		return leadWithoutServer(v, m), true
 	case v.Server.RunningStandby():
@@ -37,7 +45,7 @@ func leaderRules(v View, m *Memory) (Decision, bool) {
 // just handed over.
 func resume(v View, m *Memory) (Decision, bool) {
 	l := v.Store.Leader
-	if v.Lease.Held || l == nil || l.Name != v.Me.Name {
+	if v.Lease.Held || l == nil || l.Name != v.Me.Name { // guard: resume-named@3
 		return Decision{}, false
 	}
 	if m.mustWait(v) {
@@ -54,14 +62,29 @@ func leadWithoutServer(v View, m *Memory) Decision {
 	if m.mustWait(v) {
 		return wait(v, ReasonStartFailed, "waiting a moment after a failure")
 	}
+	if m.StuckStarts > 0 && !v.Server.WasPrimary { // guard: lead-stuck-release@1,2
+		return act(Action{Kind: Release, Cause: startFailure(v)}, ReasonStartFailed,
+			"removed leader key: the replay of this standby stands still before it can answer, and never will be promoted")
+	}
 	if d, ok := crashHandover(v, m); ok {
 		return d
 	}
+	if d, ok := giveUpStart(v, m); ok {
+		return d
+	}
 	if m.StartFailures >= maxStartFailures {
+		if d, ok := stayFull(v, m); ok {
+			return d
+		}
+	}
+	if m.StartFailures >= maxStartFailures { // guard: start-in-place-failures
 		return act(Action{Kind: Release, Cause: startFailure(v)}, ReasonStartFailed,
 			"removed leader key after trying and failing to start postgres")
 	}
-	if v.Server.WasPrimary {
+	if v.Policy.standby() { // guard: start-remote
+		return startRemote(v)
+	}
+	if v.Server.WasPrimary { // guard: start-in-place-primary
 		return act(Action{Kind: Start, AsPrimary: true}, ReasonStartInPlace, "starting primary after failure")
 	}
 	return act(Action{Kind: Start}, ReasonStartInPlace, "starting as readonly because i had the session lock")
@@ -78,33 +101,41 @@ func startFailure(v View) *cluster.Cause {
 // every acknowledged commit by the rule of /sync, and five minutes since the last time, because a query that crashes
 // servers must not visit them all.
 func crashHandover(v View, m *Memory) (Decision, bool) {
-	c := v.Server.Crash
-	if c == nil || !v.Store.Sync.Active() || len(v.Store.Sync.Standbys) == 0 {
+	code, c := fault(v, m)
+	if c == nil || !v.Store.Sync.Active() || len(v.Store.Sync.Standbys) == 0 { // guard: handover@1,2,3
 		return Decision{}, false
 	}
-	if m.LastCrashHandover != 0 && v.Now.Sub(m.LastCrashHandover) < v.Policy.CrashHandovers {
+	if movedLately(v, m) { // guard: handover-again
 		return Decision{}, false
 	}
 	// An answer counts only if it was asked for after the last process of the server was gone: what a standby flushed
 	// before that may not be the last of it.
-	if v.Survey == nil || v.Survey.At.Before(c.At) {
-		return act(Action{Kind: Ask}, ReasonCrashAsk, "the server crashed: asking the synchronous standbys how far they are"), true
+	if v.Survey == nil || v.Survey.At.Before(c.At) { // guard: handover-survey-age@2
+		return act(Action{Kind: Ask}, ReasonCrashAsk, "the server is down: asking the synchronous standbys how far they are"), true
 	}
 	best, ok := mostAdvanced(v)
 	if !ok {
 		return Decision{}, false
 	}
+	what := fmt.Sprintf("PostgreSQL on %s ended by itself: %s", v.Me.Name, c.Text)
+	if code != CauseCrash {
+		what = c.Text
+	}
 	cause := &cluster.Cause{
-		Code: CauseCrash, Certainty: cluster.Observed, At: c.Wall,
-		Text: fmt.Sprintf("PostgreSQL on %s ended by itself: %s", v.Me.Name, c.Text),
+		Code: code, Certainty: cluster.Observed, At: c.Wall, Text: what,
 		Evidence: []cluster.Evidence{
-			{At: c.Wall, Member: v.Me.Name, Text: "the postmaster ended: " + c.Text},
+			{At: c.Wall, Member: v.Me.Name, Text: what},
 			{At: v.Wall, Member: v.Me.Name, Text: "every process of the server is verified gone"},
 			{At: v.Wall, Member: v.Me.Name, Text: fmt.Sprintf("%s holds every acknowledged commit, its WAL ends at %s", best.Name, best.Position)},
 		},
 	}
 	return act(Action{Kind: HandOver, Member: best.Name, Fence: cluster.FenceStopped, Cause: cause}, ReasonCrashHandover,
-		"the server crashed (%s): handing leadership over to %s", c.Text, best.Name), true
+		"%s: handing leadership over to %s", what, best.Name), true
+}
+
+// movedLately tells that leadership has moved for a fault so short a time ago that it must not do so again.
+func movedLately(v View, m *Memory) bool {
+	return m.LastCrashHandover != 0 && v.Now.Sub(m.LastCrashHandover) < v.Policy.CrashHandovers // guard: moved-lately@2
 }
 
 // mostAdvanced picks, among the surveyed standbys of /sync, the one with the most WAL. In priority mode every recorded
@@ -116,18 +147,18 @@ func mostAdvanced(v View) (Answer, bool) {
 	for _, name := range v.Store.Sync.Standbys {
 		a, ok := v.Survey.Answer(name)
 		k, known := v.Store.Member(name)
-		if !ok || !a.Reachable || a.Primary || name == v.Me.Name {
+		if !ok || !a.Reachable || a.Primary || name == v.Me.Name { // guard: handover-answer@2,3
 			continue
 		}
 		answered++
-		if !a.MayLead || !known || k.Lease == 0 {
+		if !a.MayLead || !known || k.Lease == 0 || !fits(v, k) { // guard: handover-member@1,3,4
 			continue
 		}
-		if best.Name == "" || a.Position > best.Position || a.Position == best.Position && a.Priority > best.Priority {
+		if best.Name == "" || a.Position > best.Position || a.Position == best.Position && a.Priority > best.Priority { // guard: handover-most-wal@2
 			best = a
 		}
 	}
-	if best.Name == "" || answered < v.Store.Sync.Quorum+1 || (v.Store.Sync.Quorum > 0 && anyAhead(v, best)) {
+	if best.Name == "" || answered < v.Store.Sync.Quorum+1 || (v.Store.Sync.Quorum > 0 && anyAhead(v, best)) { // guard: handover-sure@1,2,4
 		return Answer{}, false
 	}
 	return best, true
@@ -136,7 +167,7 @@ func mostAdvanced(v View) (Answer, bool) {
 // anyAhead tells whether a voter that answered is ahead of the candidate, because it may not lead itself.
 func anyAhead(v View, best Answer) bool {
 	for _, name := range v.Store.Sync.Standbys {
-		if a, ok := v.Survey.Answer(name); ok && a.Reachable && name != v.Me.Name && a.Position > best.Position {
+		if a, ok := v.Survey.Answer(name); ok && a.Reachable && name != v.Me.Name && a.Position > best.Position { // guard: ahead-wal@4
 			return true
 		}
 	}
@@ -152,11 +183,17 @@ func leadStandby(v View, m *Memory) Decision {
 	if m.mustWait(v) {
 		return again(wait(v, ReasonReleaseNotPrimary, "waiting a moment after a failure"), time.Second)
 	}
-	if m.PromoteFailed != 0 && v.Now.Sub(m.PromoteFailed) < v.Policy.TTL {
+	if m.PromoteFailed != 0 && v.Now.Sub(m.PromoteFailed) < v.Policy.TTL { // guard: promote-failed@2
 		return act(Action{Kind: Release}, ReasonPromoteFailed, "releasing the leader key: the promotion failed, another member shall try")
 	}
-	if t == nil || !t.Binds || t.Holder != v.Me.Name || t.State != cluster.TermClaimed {
+	if t == nil || !t.Binds || t.Holder != v.Me.Name || t.State != cluster.TermClaimed { // guard: promote@2,3,4
 		return act(Action{Kind: Release}, ReasonReleaseNotPrimary, "releasing the leader key: it belongs to no term that was claimed for this standby")
+	}
+	if v.Pledge.Binds(v.Now) && t.Fence != cluster.FenceStopped { // guard: promote-pledge@1,2
+		return again(wait(v, ReasonPledged, "waiting: %s leads without the store (failsafe mode), and has this member's word", v.Pledge.To), time.Second)
+	}
+	if v.Policy.standby() { // guard: never-promote
+		return keepRemote(v, m)
 	}
 	return act(Action{Kind: Promote}, ReasonPromote, "promoted self to leader because I had the session lock")
 }
@@ -166,19 +203,31 @@ func leadPrimary(v View, m *Memory) (Decision, bool) {
 	if m.mustWait(v) {
 		return again(wait(v, ReasonLeading, "waiting a moment after a failure"), time.Second), true
 	}
-	if t := v.Store.Term; t != nil && t.Binds && t.State == cluster.TermClaimed {
+	if t := v.Store.Term; t != nil && t.Binds && t.State == cluster.TermClaimed { // guard: open@2,3
 		return act(Action{Kind: Open}, ReasonOpen, "promoted: recording it and opening for writes"), true
 	}
-	if !v.Store.Initialize.Valid() || !v.Store.HasConfig {
+	if !v.Store.Initialize.Valid() || !v.Store.HasConfig { // guard: repair-initialize@1
 		return act(Action{Kind: Repair}, ReasonRepair, "the store lacks the cluster's identifier or configuration: writing it again"), true
 	}
+	if d, ok := demoteCluster(v, m); ok {
+		return d, true
+	}
 	if d, ok := switchRequest(v, m); ok {
+		return d, true
+	}
+	if d, ok := leaveFullDisk(v, m); ok {
 		return d, true
 	}
 	if step := nextSync(v, m); step != nil {
 		return act(Action{Kind: SetSync, Sync: step}, ReasonSync, "%s", step.Text), true
 	}
 	d := wait(v, ReasonLeading, "no action. I am (%s), the leader with the lock", v.Me.Name)
+	switch {
+	case stalled(v, m):
+		d = wait(v, ReasonStalled, "%s, and nobody can take over: it is not ended, since it would be started on the same disk", hangs(v))
+	case v.Server.Room.Full():
+		d = wait(v, ReasonDiskFull, "the disk is full (%s); leadership moves only to a member that may lead and is known to have room", v.Server.Room)
+	}
 	d.Again = time.Second
 	return d, true
 }
@@ -186,7 +235,7 @@ func leadPrimary(v View, m *Memory) (Decision, bool) {
 // switchRequest handles the key failover on the leader.
 func switchRequest(v View, m *Memory) (Decision, bool) {
 	f := v.Store.Failover
-	if f == nil || !f.Due || v.Policy.Pause && (f.Candidate == "" || f.Scheduled) {
+	if f == nil || !f.Due || v.Policy.Pause && (f.Candidate == "" || f.Scheduled) { // guard: switch@2,3
 		return Decision{}, false
 	}
 	if why := refuseRequest(v, m, f); why != "" {
@@ -210,13 +259,13 @@ func switchRequest(v View, m *Memory) (Decision, bool) {
 
 func refuseRequest(v View, m *Memory, f *Request) string {
 	switch {
-	case f.Leader != "" && f.Leader != v.Me.Name:
+	case f.Leader != "" && f.Leader != v.Me.Name: // guard: switch-other-leader@2
 		return fmt.Sprintf("dropping a switchover request: it names %s as leader, which is %s", f.Leader, v.Me.Name)
-	case f.Stale:
+	case f.Stale: // guard: switch-stale
 		return "dropping a scheduled switchover: its time is long over, and nobody may be there to watch it now"
 	case f.Candidate == v.Me.Name:
 		return "dropping a switchover request: this member is the leader already"
-	case m.SwitchFailed != 0 && m.SwitchFailed == f.ModRev:
+	case m.SwitchFailed != 0 && m.SwitchFailed == f.ModRev: // guard: switch-failed@2
 		return "dropping a switchover request that failed"
 	}
 	return ""
@@ -228,7 +277,7 @@ func switchCandidate(v View, f *Request) (name, why string) {
 	var best Standby
 	why = "no standby is streaming"
 	for _, s := range v.Server.Standbys {
-		if f.Candidate != "" && s.Name != f.Candidate {
+		if f.Candidate != "" && s.Name != f.Candidate { // guard: switch-named@2
 			continue
 		}
 		if w := unfit(v, f, s); w != "" {
@@ -248,15 +297,17 @@ func switchCandidate(v View, f *Request) (name, why string) {
 func unfit(v View, f *Request, s Standby) string {
 	c, ok := v.Store.Member(s.Name)
 	switch {
-	case !ok || c.Lease == 0:
+	case !ok || c.Lease == 0: // guard: switch-live@2
 		return fmt.Sprintf("%s has no live member key", s.Name)
-	case !c.MayLead:
+	case !c.MayLead: // guard: switch-may-lead
 		return fmt.Sprintf("%s is tagged nofailover", s.Name)
-	case s.State != "streaming":
+	case !fits(v, c): // guard: switch-fits
+		return fmt.Sprintf("%s is not known to be well (health %q)", s.Name, c.Health)
+	case s.State != "streaming": // guard: switch-streaming
 		return fmt.Sprintf("%s is not streaming (%s)", s.Name, s.State)
-	case s.Flush.Behind(v.Server.WAL) > v.Policy.MaxLag:
+	case s.Flush.Behind(v.Server.WAL) > v.Policy.MaxLag: // guard: switch-lag
 		return fmt.Sprintf("%s is %d bytes behind, maximum_lag_on_failover is %d", s.Name, s.Flush.Behind(v.Server.WAL), v.Policy.MaxLag)
-	case f.Leader != "" && v.Store.Sync.Active() && !v.Store.Sync.Has(s.Name):
+	case f.Leader != "" && v.Store.Sync.Active() && !v.Store.Sync.Has(s.Name): // guard: switch-synchronous@3
 		return fmt.Sprintf("%s is not a synchronous standby; haven failover --candidate %s would use it all the same", s.Name, s.Name)
 	}
 	return ""

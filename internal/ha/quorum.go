@@ -21,8 +21,8 @@ func (q quorumState) overlaps() bool {
 		return true
 	}
 	union := len(q.voters) + len(minus(q.names, q.voters))
-	inside := len(minus(q.names, q.voters)) == 0 || len(minus(q.voters, q.names)) == 0
-	return inside && union <= q.quorum+q.k
+	inside := len(minus(q.names, q.voters)) == 0 || len(minus(q.voters, q.names)) == 0 // guard: overlap-inside
+	return inside && union <= q.quorum+q.k                                             // guard: overlap-sum@2
 }
 
 // quorumStep is a change of one side.
@@ -43,12 +43,12 @@ func (q quorumState) next(active []string, count int) (quorumStep, bool) {
 	gone := minus(q.names, target)
 	switch {
 	case len(gone) > 0 && len(gone) == len(q.names): // begin anew
-		if len(q.voters) > 0 || q.quorum > 0 {
+		if len(q.voters) > 0 || q.quorum > 0 { // guard: anew-voters-first@1
 			return quorumStep{}, true
 		}
 		return quorumStep{names: true, set: target, number: want}, true
 	case len(gone) > 0:
-		return q.remove(gone, want), true
+		return q.remove(gone, target, want), true
 	}
 	if gone := minus(q.voters, q.names); len(gone) > 0 {
 		kept := intersect(q.voters, q.names)
@@ -63,7 +63,7 @@ func (q quorumState) next(active []string, count int) (quorumStep, bool) {
 
 // dropAll leaves quorum replication: the voters first.
 func (q quorumState) dropAll() (quorumStep, bool) {
-	if len(q.voters) > 0 || q.quorum > 0 {
+	if len(q.voters) > 0 || q.quorum > 0 { // guard: drop-voters-first@1
 		return quorumStep{}, true
 	}
 	return quorumStep{names: true}, len(q.names) > 0
@@ -71,25 +71,33 @@ func (q quorumState) dropAll() (quorumStep, bool) {
 
 // remove takes gone members out. With a quorum above zero some may leave the names first; without, they leave the
 // voters first, and k shrinks with them afterwards.
-func (q quorumState) remove(gone []string, want int) quorumStep {
+func (q quorumState) remove(gone, target []string, want int) quorumStep {
 	voters := minus(q.voters, gone)
 	if extra := minus(gone, q.voters); len(extra) > 0 { // those that are no voters only leave the names
 		left := minus(q.names, extra)
 		k := max(min(max(want, q.k), len(left)), len(union(q.voters, left))-q.quorum)
 		return quorumStep{names: true, set: left, number: min(k, len(left))}
 	}
-	if q.quorum > 0 && len(minus(q.names, q.voters)) == 0 {
+	if q.quorum > 0 && len(minus(q.names, q.voters)) == 0 { // guard: remove-names-first@1
 		some := minus(q.names, gone[:min(q.quorum, len(gone))])
 		k := max(min(q.k, len(some)), len(union(q.voters, some))-q.quorum)
 		if k <= len(some) {
 			return quorumStep{names: true, set: some, number: k}
 		}
 	}
-	if len(minus(q.voters, q.names)) > 0 { // first make both sets the same
+	// Voters that had left the names and are back come in again first: without them, one that is gone would have to confirm.
+	if back := intersect(minus(q.voters, q.names), target); len(back) > 0 && len(minus(q.names, q.voters)) == 0 { // guard: remove-back-first@2
+		set := slices.Sorted(slices.Values(union(q.names, back)))
+		return quorumStep{names: true, set: set, number: max(min(q.k, len(set)), len(q.voters)-q.quorum)}
+	}
+	if len(minus(q.voters, q.names)) > 0 { // first those that left the names, and with them who is gone: he could not confirm
 		voters = intersect(q.voters, q.names)
+		if here := minus(voters, gone); len(here) > max(0, len(q.names)-q.k) { // guard: remove-gone-too
+			voters = here
+		}
 	}
 	quorum := max(0, len(q.names)-q.k)
-	if quorum > 0 && quorum >= len(voters) {
+	if quorum > 0 && quorum >= len(voters) { // guard: remove-votable@2
 		return quorumStep{} // no quorum of those that are left would do
 	}
 	return quorumStep{set: voters, number: quorum}
@@ -101,8 +109,8 @@ func (q quorumState) settle(want int) (quorumStep, bool) {
 	switch {
 	case same && q.k == want && q.quorum == len(q.names)-want:
 		return quorumStep{}, false
-	case same && q.k < want: // stricter names first
-		return quorumStep{names: true, set: q.names, number: want}, true
+	case same && q.k < want: // guard: settle-stricter-first@2
+		return quorumStep{names: true, set: q.names, number: want}, true // the stricter names first
 	case !same:
 		return quorumStep{set: q.names, number: len(q.names) - min(q.k, want)}, true
 	case q.quorum != len(q.names)-want:
@@ -120,7 +128,8 @@ func nextQuorum(v View, m *Memory, active []string) *SyncStep {
 	if len(q.names) == 0 {
 		q.k = 0
 	}
-	if !q.overlaps() && !names.closed() { // somebody else has changed one of the two
+	// Without the overlap somebody else has changed one of the two, or the names are closed.
+	if !q.overlaps() { // guard: quorum-overlap
 		return record(nil, 0, v.Me.Name)
 	}
 	step, ok := q.next(active, v.Policy.SyncCount)
@@ -132,7 +141,7 @@ func nextQuorum(v View, m *Memory, active []string) *SyncStep {
 	case step.names:
 		return setNames(Names{Names: step.set, Count: step.number, Any: true}.String())
 	}
-	if !enoughCaughtUp(v, m, step) {
+	if !enoughCaughtUp(v, m, step) { // guard: quorum-caught-up
 		return nil
 	}
 	s := record(step.set, step.number, v.Me.Name)
@@ -149,5 +158,5 @@ func enoughCaughtUp(v View, m *Memory, step quorumStep) bool {
 			have++
 		}
 	}
-	return have >= len(step.set)-step.number
+	return have >= len(step.set)-step.number // guard: enough-caught-up
 }

@@ -102,3 +102,13 @@ func TestNamesAreReadAsTheyAreWritten(t *testing.T) {
 		}
 	}
 }
+
+// TestOneThatIsGoneNeedNotConfirm: with b and e in the names while c and d are back, the loss of e must not make the next
+// step wait for e to confirm anything; commits would wait with it.
+func TestOneThatIsGoneNeedNotConfirm(t *testing.T) {
+	q := quorumState{voters: []string{"b", "c", "d", "e"}, quorum: 2, names: []string{"b", "e"}, k: 2}
+	step, ok := q.next([]string{"b", "c", "d"}, 2)
+	if !ok || !step.names || !slices.Equal(step.set, []string{"b", "c", "d", "e"}) || step.number != 2 {
+		t.Errorf("the next step is %+v, want c and d among the names again", step)
+	}
+}

@@ -20,10 +20,12 @@ func raceRules(v View, m *Memory) (Decision, bool) {
 		return Decision{}, false
 	}
 	switch {
-	case v.Server.MayWrite():
-		return primaryWithoutKey(v), true
+	case v.Server.MayWrite(): // guard: race-primary
+		return primaryWithoutKey(v, m), true
 	case m.mustWait(v):
 		return wait(v, ReasonWaitLeader, "waiting a moment after a failure"), true
+	case hung(v): // guard: race-hung
+		return endHung(v, m), true
 	case v.Server.Process == ProcessDown:
 		return act(Action{Kind: Start}, ReasonStartStandby, "starting as a secondary, no leader is known"), true
 	case v.Server.RunningStandby():
@@ -36,9 +38,12 @@ func raceRules(v View, m *Memory) (Decision, bool) {
 
 // primaryWithoutKey: a leader whose key vanished creates it again, within its own deadline and only if nobody has begun
 // another term. Any other primary stops.
-func primaryWithoutKey(v View) Decision {
+func primaryWithoutKey(v View, m *Memory) Decision {
 	t := v.Store.Term
-	if v.Lease.Proven(v.Now) && (t == nil || t.Holder == v.Me.Name && t.ModRev == v.Lease.TermRev) {
+	if v.Lease.Proven(v.Now) && (t == nil || t.Holder == v.Me.Name && t.ModRev == v.Lease.TermRev) { // guard: reacquire@1,3,4
+		if m.mustWait(v) { // its lease may have ended too, and the next is not granted yet
+			return again(wait(v, ReasonReacquire, "the leader key vanished: waiting a moment after a failure to create it again"), 200*time.Millisecond)
+		}
 		cause := &cluster.Cause{Code: CauseVanished, Certainty: cluster.Observed, At: v.Wall, Text: "the leader key vanished while its holder could still prove its leadership"}
 		return act(Action{Kind: Acquire, Fence: cluster.FenceStopped, Cause: cause}, ReasonReacquire, "the leader key vanished: creating it again")
 	}
@@ -47,20 +52,26 @@ func primaryWithoutKey(v View) Decision {
 
 // race decides whether this standby tries to become leader.
 func race(v View, m *Memory) Decision {
-	if v.Lease.ID == 0 {
+	if v.Lease.ID == 0 { // guard: race-lease
 		return again(wait(v, ReasonNoLease, "waiting for a lease in etcd"), 200*time.Millisecond)
 	}
-	if code, why := barred(v, m); code != "" {
+	if d, ok := backoff(v, m); ok {
+		return d
+	}
+	if code, why := barred(v, m); code != "" { // guard: race-barred
 		return again(wait(v, code, "%s", why), time.Second)
 	}
-	if v.Survey == nil || v.Survey.At.Before(m.LeaderGone) || v.Now.Sub(v.Survey.At) > surveyAge {
+	if v.Survey == nil || v.Survey.At.Before(m.LeaderGone) || v.Now.Sub(v.Survey.At) > surveyAge { // guard: survey-age@2,3
 		return act(Action{Kind: Ask}, ReasonSurvey, "there is no leader: asking the other members")
 	}
-	if code, why := outrun(v, m); code != "" {
+	if code, why := outrun(v, m); code != "" { // guard: race-outrun
 		return again(wait(v, code, "%s", why), time.Second)
 	}
-	return act(Action{Kind: Acquire, Fence: raceFence(v), Cause: inferCause(v, m)}, ReasonAcquire,
-		"promoted self to leader by acquiring session lock")
+	text := "promoted self to leader by acquiring session lock"
+	if v.Policy.standby() {
+		text = "promoted self to a standby leader by acquiring session lock"
+	}
+	return act(Action{Kind: Acquire, Fence: raceFence(v), Cause: inferCause(v, m)}, ReasonAcquire, "%s", text)
 }
 
 func again(d Decision, after time.Duration) Decision {
@@ -78,18 +89,23 @@ func raceFence(v View) cluster.Fence {
 // barred tells why this member does not even ask: the rules that need nobody's answer.
 func barred(v View, m *Memory) (Code, string) {
 	t, s, f := v.Store.Term, v.Store.Sync, v.Store.Failover
+	if code, why := pledged(v); code != "" {
+		return code, why
+	}
 	switch {
-	case t != nil && t.State == cluster.TermClaimed && t.Fence == cluster.FenceVoters:
+	case t != nil && t.State == cluster.TermClaimed && t.Fence == cluster.FenceVoters: // guard: voters-claim@2,3
 		return ReasonTermClaimed, fmt.Sprintf("term %d is claimed by %s and neither promoted nor void: nobody promotes by the ordinary rules", t.Number, t.Holder)
-	case !v.Me.MayLead:
+	case leaveToHealthy(v, m): // guard: race-sick
+		return ReasonLeaveToHealthy, fmt.Sprintf("not racing: the disk is full here (%s), and another member that may lead is well", v.Server.Room)
+	case !v.Me.MayLead: // guard: race-may-lead
 		return ReasonNoFailover, "following a different leader because I am not allowed to promote"
-	case m.PromoteFailed != 0 && v.Now.Sub(m.PromoteFailed) < v.Policy.TTL:
+	case m.PromoteFailed != 0 && v.Now.Sub(m.PromoteFailed) < v.Policy.TTL: // guard: race-promote-failed@2
 		return ReasonRecentlyFailed, "not racing: a promotion of this member failed a short time ago"
-	case s.Active() && !manualFailoverTo(f, v.Me.Name) && s.Quorum == 0 && s.Leader != v.Me.Name && !s.Has(v.Me.Name):
+	case s.Active() && !manualFailoverTo(f, v.Me.Name) && s.Quorum == 0 && s.Leader != v.Me.Name && !s.Has(v.Me.Name): // guard: race-sync@1,2,3,4,5
 		return ReasonNotSynchronous, fmt.Sprintf("not racing: synchronous mode is on, and only %s may have every commit", namesOf(s))
-	case v.Server.WAL.Behind(v.Store.Optime) > v.Policy.MaxLag:
+	case v.Server.WAL.Behind(v.Store.Optime) > v.Policy.MaxLag: // guard: race-lag
 		return ReasonLag, fmt.Sprintf("My wal position exceeds maximum replication lag: %d bytes behind", v.Server.WAL.Behind(v.Store.Optime))
-	case v.Policy.CheckTimeline && v.Store.Timeline != 0 && v.Server.Timeline < v.Store.Timeline:
+	case v.Policy.CheckTimeline && v.Store.Timeline != 0 && v.Server.Timeline < v.Store.Timeline: // guard: race-timeline@3
 		return ReasonOldTimeline, fmt.Sprintf("not racing: timeline %d is older than the cluster's %d", v.Server.Timeline, v.Store.Timeline)
 	}
 	return "", ""
@@ -109,41 +125,52 @@ func namesOf(s *cluster.Sync) string {
 
 // outrun tells why another member should lead, by what the others answered.
 func outrun(v View, m *Memory) (Code, string) {
-	if leaveToCandidate(v, m) {
+	if leaveToCandidate(v, m) { // guard: leave-to-candidate
 		return ReasonLeaveToCandidate, fmt.Sprintf("leaving the leader key to %s, which was asked for", v.Store.Failover.Candidate)
 	}
 	s := v.Store.Sync
 	votes := 0
-	if s.Active() && s.Leader != v.Me.Name && !s.Has(v.Me.Name) {
+	if s.Active() && s.Leader != v.Me.Name && !s.Has(v.Me.Name) { // guard: no-voter@3
 		votes = -1
 	}
 	for _, a := range v.Survey.Answers {
-		code, why := ahead(v, a)
+		seen := a
+		seen.MayLead = a.MayLead && !passOver(v, m, a) && !unlisted(v, a.Name) // guard: race-pass-over@2,3
+		code, why := ahead(v, seen)
 		if code != "" {
 			return code, why
 		}
-		if a.Reachable && voter(s, a.Name) && a.Position > 0 && a.Position <= v.Server.WAL && a.Timeline <= v.Server.Timeline {
+		if a.Reachable && voter(s, a.Name) && a.Position > 0 && notAhead(v, a) { // guard: vote@2,4
 			votes++
 		}
 	}
-	if s.Active() && s.Quorum > 0 && s.Leader != v.Me.Name && votes < s.Quorum {
+	if s.Active() && s.Quorum > 0 && s.Leader != v.Me.Name && votes < s.Quorum { // guard: race-votes@4
 		return ReasonNoQuorum, fmt.Sprintf("not racing: %d of the %d votes that the synchronous quorum needs", max(votes, 0), s.Quorum)
 	}
 	return "", ""
+}
+
+// notAhead tells whether a voter has nothing acknowledged that this member lacks. On an older timeline it may have more
+// WAL: a tail that nobody acknowledged, since what was acknowledged there is in the history of the newer one.
+func notAhead(v View, a Answer) bool {
+	if a.Timeline != 0 && a.Timeline < v.Server.Timeline { // guard: older-votes@2
+		return true
+	}
+	return a.Position <= v.Server.WAL && a.Timeline <= v.Server.Timeline // guard: vote-position@1,2
 }
 
 // leaveToCandidate tells whether the member that a request names shall have the leader key. It has a few seconds for
 // it, if its time has come and it may lead by the rule of /sync: nobody may wait for ever for one that is barred itself.
 func leaveToCandidate(v View, m *Memory) bool {
 	f, s := v.Store.Failover, v.Store.Sync
-	if f == nil || !f.Due || f.Stale || f.Candidate == "" || f.Candidate == v.Me.Name || v.Now.Sub(m.LeaderGone) > candidateGrace {
+	if f == nil || !f.Due || f.Stale || f.Candidate == "" || f.Candidate == v.Me.Name || v.Now.Sub(m.LeaderGone) > candidateGrace { // guard: candidate-grace@6
 		return false
 	}
-	if f.Leader != "" && s.Active() && !voter(s, f.Candidate) {
+	if f.Leader != "" && s.Active() && !voter(s, f.Candidate) { // guard: candidate-voter@3
 		return false
 	}
 	a, ok := v.Survey.Answer(f.Candidate)
-	return ok && a.Reachable && a.MayLead
+	return ok && a.Reachable && a.MayLead // guard: candidate-reachable@2
 }
 
 func voter(s *cluster.Sync, name string) bool {
@@ -157,21 +184,21 @@ func ahead(v View, a Answer) (Code, string) {
 	switch {
 	case !a.Reachable:
 		return "", ""
-	case a.Primary:
+	case a.Primary: // guard: primary-alive
 		return ReasonPrimaryAlive, fmt.Sprintf("Primary (%s) is still alive", a.Name)
-	case a.Timeline > v.Server.Timeline && v.Server.Timeline != 0 && (a.MayLead || voter(s, a.Name)):
+	case a.Timeline > v.Server.Timeline && v.Server.Timeline != 0 && (a.MayLead || voter(s, a.Name)): // guard: newer-timeline@1
 		return ReasonOldTimeline, fmt.Sprintf("not racing: %s is on timeline %d, this member on %d", a.Name, a.Timeline, v.Server.Timeline)
-	case a.Timeline < v.Server.Timeline && a.Timeline != 0:
+	case a.Timeline < v.Server.Timeline && a.Timeline != 0: // guard: older-timeline@1
 		return "", ""
-	case !a.MayLead && !(s.Active() && s.Quorum > 0 && voter(s, a.Name)):
+	case !a.MayLead && !(s.Active() && s.Quorum > 0 && voter(s, a.Name)): // guard: ahead-eligible@1,2
 		return "", ""
-	case s.Active() && s.Quorum == 0 && !voter(s, a.Name):
+	case s.Active() && s.Quorum == 0 && !voter(s, a.Name): // guard: ahead-unrecorded@3
 		return "", "" // in priority mode only the recorded members are asked
-	case s.Active() && s.Leader == a.Name:
+	case s.Active() && s.Leader == a.Name: // guard: ahead-old-leader@2
 		return "", "" // the former leader may have commits that it never acknowledged
-	case a.Position > v.Server.WAL:
+	case a.Position > v.Server.WAL: // guard: ahead-wal-position
 		return ReasonBehind, fmt.Sprintf("Wal position of %s is ahead of my wal position", a.Name)
-	case a.Position == v.Server.WAL && a.MayLead && a.Priority > priority(v):
+	case a.Position == v.Server.WAL && a.MayLead && a.Priority > priority(v): // guard: ahead-priority@3
 		return ReasonPriority, fmt.Sprintf("%s has equally tolerable WAL position and priority %d, while this node has priority %d", a.Name, a.Priority, priority(v))
 	}
 	return "", ""

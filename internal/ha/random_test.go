@@ -23,7 +23,9 @@ me=nofailover me=new lease=none lease=free lease=lost lease=10s lease=-1s lease=
 server=down,wasprimary server=orphans server=unknown server=down,torn disk=data disk=empty disk=unfinished disk=foreign disk=unknown disk=data disk=data
 wal=900 wal=2000 timeline=1 timeline=2 upstream=- upstream=a upstream=c names=- names=a names=ANY_1_(a,c) streams=- streams=a:1000,c:900
 survey=none survey=a:1000,c:1000 survey=a:refused,c:silent survey=c:2000 survey=a:1000::primary compare=a:same compare=c:diverged compare=a:diverged
-crash=signal_9 task=- task=- task=clone:a task=promote task=rewind:c task=switchover:c task=kill
+crash=signal_9 restart=any restart=primary restart=- reinit=any reinit=leader reinit=- reinit=- task=- task=- task=clone:a task=promote task=rewind:c task=switchover:c task=kill
+crash=signal_9
+knocks=3:10s knocks=2:40s knocks=- room=0:100 room=100:1 room=100:100 room=- member=c:ok member=c:full member=a:hung
 policy=on policy=quorum policy=off policy=strict policy=pause policy=resume policy=resume policy=count:2 done failed raced after=1s after=40s`)
 }
 
@@ -31,7 +33,7 @@ policy=on policy=quorum policy=off policy=strict policy=pause policy=resume poli
 func TestDecideKeepsItsPromises(t *testing.T) {
 	words := anyWords()
 	kinds := map[Kind]int{}
-	for seed := range uint64(3000) {
+	for seed := range uint64(9000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		v, m, last := usual(), Memory{}, Action{}
 		if seed%2 == 1 {
@@ -57,7 +59,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			last = d.Action
 		}
 	}
-	for _, k := range []Kind{Kill, Promote, Open, Release, HandOver, Switch, Acquire, MoveAside, Rewind, Clone, SetSync, Start} {
+	for _, k := range []Kind{Kill, Promote, Open, Release, HandOver, Switch, Acquire, MoveAside, Rewind, Clone, SetSync, Start, RestartServer} {
 		if kinds[k] == 0 {
 			t.Errorf("the random views never led to %s: they prove nothing about it", k)
 		}
@@ -83,6 +85,14 @@ func broken(v View, d Decision) string {
 		return "a release of what is not held"
 	case k == Start && d.Action.AsPrimary && !proven:
 		return "a primary is started without proof of leadership"
+	case k == RestartServer && d.Action.AsPrimary && (!proven || v.Server.InRecovery):
+		return "a primary is restarted without proof of leadership"
+	case k == RestartServer && (v.Server.Process != ProcessUp || v.Store.Leader == nil || !v.Server.InRecovery && v.Store.Leader.Name != v.Me.Name):
+		return "a restart of what does not run, or while nobody leads"
+	case k == MoveAside && v.Store.Sync.Has(v.Me.Name) && !v.Policy.Strict && d.Reason.Code == ReasonReinit:
+		return "data is moved aside though commits may rest on it"
+	case k == Clone && v.Store.Sync.Has(v.Me.Name) && d.Action.Member != v.Store.Leader.Name:
+		return "who is recorded as having every commit copies from another than the leader"
 	case k == Acquire && v.Store.Leader != nil:
 		return "the leader key is taken although there is one"
 	case slices.Contains([]Kind{MoveAside, Rewind, Clone}, k) && (v.Store.Leader == nil || v.Store.Leader.Name == v.Me.Name || !leaderReady(v)):

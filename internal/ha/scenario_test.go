@@ -56,7 +56,7 @@ func usual() View {
 		Me: Self{Name: "b", MayBootstrap: true, MayLead: true, Started: cluster.Instant(10 * time.Second)},
 		Policy: Policy{
 			TTL: 30 * time.Second, LoopWait: 10 * time.Second, MaxLag: 1 << 20, Sync: SyncOff, SyncCount: 1, UseRewind: true,
-			CrashHandovers: 5 * time.Minute, NotStreaming: 10 * time.Second, StandbyGoneFor: 2 * time.Second, CloneLimit: 3, CloneWindow: time.Hour,
+			CrashWait: 2 * time.Second, CrashHandovers: 5 * time.Minute, HungAfter: 10 * time.Second, NotStreaming: 10 * time.Second, StandbyGoneFor: 2 * time.Second, CloneLimit: 3, CloneWindow: time.Hour,
 		},
 		Store: Store{
 			Known: true, Revision: 100, Initialize: &cluster.Initialize{SystemID: testSystem}, HasConfig: true, Timeline: 1,
@@ -76,7 +76,7 @@ func usual() View {
 		}
 		v.Store.Members = append(v.Store.Members, Member{
 			Name: n, Role: role, State: cluster.StateRunning, Haven: true, Lease: int64(7 + i), MayLead: true, Priority: 1,
-			MaySync: true, SyncPriority: 1, Checkpoint: true,
+			MaySync: true, SyncPriority: 1, Checkpoint: true, Timeline: 1, Position: 1000,
 		})
 	}
 	return v
@@ -91,9 +91,13 @@ func setters() map[string]setter {
 		"store":    func(v *View, s string) { v.Store.Known = s != "unknown" },
 		"leader":   setLeader,
 		"term":     setTerm,
+		"binds":    func(v *View, s string) { v.Store.Term.Binds = s == "yes" }, // after leader and term, which set it
 		"sync":     setSyncKey,
 		"init":     setInit,
 		"config":   func(v *View, s string) { v.Store.HasConfig = s != "-" },
+		"listed":   func(v *View, s string) { v.Store.Failsafe = fields(s) },
+		"word":     setWord,
+		"proof":    func(v *View, s string) { v.Lease.Failsafe = s == "members" }, // after lease, which sets it
 		"optime":   func(v *View, s string) { v.Store.Optime = cluster.LSN(number(s)) },
 		"history":  func(v *View, s string) { v.Store.Timeline = cluster.Timeline(number(s)) },
 		"failover": setFailover,
@@ -110,8 +114,15 @@ func setters() map[string]setter {
 		"streams":  setStandbys,
 		"survey":   setSurvey,
 		"compare":  setCompare,
+		"knocks":   setKnocks,
+		"room":     setRoom,
+		"recovery": func(v *View, s string) { v.Server.Recovery = strings.ReplaceAll(strings.Trim(s, "-"), "_", " ") },
+		"busy":     func(v *View, s string) { v.Server.Busy = s == "yes" },
+		"replayed": func(v *View, s string) { v.Server.Replayed = cluster.LSN(number(s)) },
 		"crash":    func(v *View, s string) { v.Server.Crash = &Crash{Text: s, At: v.Now} },
 		"task":     setTask,
+		"restart":  setRestart,
+		"reinit":   setReinit,
 		"policy":   setPolicy,
 	}
 }
@@ -139,10 +150,13 @@ func fields(s string) []string {
 	return strings.Split(s, ",")
 }
 
-func setLeader(v *View, s string) {
+func setLeader(v *View, s string) { // name[:revision]
 	v.Store.Leader = nil
-	if s != "-" {
-		v.Store.Leader = &cluster.Leader{Name: s, Lease: 7, ModRev: 50}
+	if name, rev, _ := strings.Cut(s, ":"); name != "-" {
+		v.Store.Leader = &cluster.Leader{Name: name, Lease: 7, ModRev: 50}
+		if rev != "" {
+			v.Store.Leader.ModRev = int64(number(rev))
+		}
 	}
 	setBinds(v)
 }
@@ -196,14 +210,18 @@ func setInit(v *View, s string) {
 	}
 }
 
-func setFailover(v *View, s string) { // leader>candidate[:later|stale|due]
+func setFailover(v *View, s string) { // leader>candidate[:later|stale|due[:revision]]
 	v.Store.Failover = nil
 	if s == "-" {
 		return
 	}
 	who, when, _ := strings.Cut(s, ":")
+	when, rev, _ := strings.Cut(when, ":")
 	l, c, _ := strings.Cut(who, ">")
 	v.Store.Failover = &Request{Leader: l, Candidate: c, Due: when != "later", Scheduled: when != "", Stale: when == "stale", ModRev: 70}
+	if rev != "" {
+		v.Store.Failover.ModRev = int64(number(rev))
+	}
 }
 
 func setMember(v *View, s string) { // name:word,word
@@ -223,22 +241,40 @@ func setMember(v *View, s string) { // name:word,word
 			m.MayLead, m.Priority = false, 0
 		case "nosync":
 			m.MaySync = false
+		case "nolease":
+			m.Lease = 0
 		case "clonefrom":
 			m.CloneFrom = true
 		case "checkpointing":
 			m.Checkpoint = false
+		case "stopped":
+			m.State = cluster.StateStopped
 		case "initdb":
 			m.State = cluster.StateInitdb
 		case "patroni":
 			m.Haven = false
 		case "priority2":
 			m.Priority = 2
+		case "ok", "hung", "unknown":
+			m.Health = strings.TrimPrefix(w, "unknown")
+		case "full":
+			m.Health = HealthFull
 		case "syncfirst":
 			m.SyncPriority = 2
 		case "replica":
 			m.Role = cluster.RoleReplica
+		case "standbyleader":
+			m.Role = cluster.RoleStandbyLeader
+		case "streams", "lagging":
+			m.Streaming = w == "streams"
+		case "nostream":
+			m.NoStream = true
 		default:
-			panic(w)
+			from, ok := strings.CutPrefix(w, "from-")
+			if !ok {
+				panic(w)
+			}
+			m.ReplicateFrom = from
 		}
 	}
 }
@@ -252,10 +288,19 @@ func setMe(v *View, s string) {
 			v.Me.MayBootstrap = false
 		case "new":
 			v.Me.Started = v.Now
+		case "nostream":
+			v.Me.NoStream = true
+		case "cascades":
+			v.Me.ReplicateFrom = "c"
 		default:
 			v.Me.Name = w
 		}
 	}
+}
+
+func setWord(v *View, s string) { // name:for
+	to, lasts, _ := strings.Cut(s, ":")
+	v.Pledge = Pledge{To: to, Until: v.Now.Add(duration(lasts))}
 }
 
 func setLease(v *View, s string) { // none, free, lost, or how long leadership is proven for
@@ -283,8 +328,12 @@ func setServer(v *View, s string) {
 			sv.Process, sv.Probed, sv.InRecovery, sv.WasPrimary, sv.Streaming, sv.Upstream = ProcessUp, true, false, true, false, ""
 		case "standby":
 			sv.Process, sv.Probed, sv.InRecovery, sv.WasPrimary, sv.Streaming = ProcessUp, true, true, false, true
+		case "promoted":
+			v.Server.Promoted = true
 		case "silent": // a standby without a stream
 			sv.Process, sv.Probed, sv.InRecovery, sv.WasPrimary, sv.Streaming = ProcessUp, true, true, false, false
+		case "waiting", "replaying":
+			sv.Waiting = w == "waiting"
 		case "mute":
 			sv.Process, sv.Probed, sv.Streaming = ProcessUp, false, false
 		case "down", "orphans", "unknown":
@@ -293,6 +342,10 @@ func setServer(v *View, s string) {
 			sv.WasPrimary = true
 		case "torn":
 			sv.Torn = true
+		case "pending":
+			sv.PendingRestart = true
+		case "settled":
+			sv.PendingRestart = false
 		default:
 			panic(w)
 		}
@@ -341,9 +394,31 @@ func setSurvey(v *View, s string) { // name:position[:timeline[:word]] or name:r
 	}
 }
 
-func setCompare(v *View, s string) { // with:same or with:diverged
+func setCompare(v *View, s string) { // with:same, with:diverged, with:twin or with:gone; close:… compares the WAL
+	if v.Compare = nil; s == "-" {
+		return
+	}
+	close, s, closely := strings.Cut(s, "close:")
+	if !closely {
+		s = close
+	}
 	name, result, _ := strings.Cut(s, ":")
-	v.Compare = &Compare{With: name, LeaderRev: 50, At: v.Now, Diverged: result == "diverged", Text: "the histories are " + result}
+	v.Compare = &Compare{Close: closely, Gone: result == "gone", With: name, LeaderRev: 50, At: v.Now, Diverged: result == "diverged" || result == "twin", Twin: result == "twin", Text: "the histories are " + result}
+}
+
+func setKnocks(v *View, s string) { // how many tries have failed:within what time[:write]
+	v.Server.Knocks = Knocks{}
+	s, stalled := strings.CutSuffix(s, ":write")
+	if n, within, ok := strings.Cut(s, ":"); ok {
+		v.Server.Knocks = Knocks{Failed: number(n), Failing: v.Now.Add(-duration(within)), Last: v.Now, Stalled: stalled, Text: "timeout"}
+	}
+}
+
+func setRoom(v *View, s string) { // data:WAL, in MB
+	v.Server.Room = Room{}
+	if data, wal, ok := strings.Cut(s, ":"); ok {
+		v.Server.Room = Room{Known: true, Data: uint64(number(data)) << 20, WAL: uint64(number(wal)) << 20, Segment: 16 << 20}
+	}
 }
 
 func setTask(v *View, s string) {
@@ -351,6 +426,31 @@ func setTask(v *View, s string) {
 	if s != "-" {
 		kind, with, _ := strings.Cut(s, ":")
 		v.Task = &Task{Kind: Kind(kind), With: with, Since: v.Now}
+	}
+}
+
+func setRestart(v *View, s string) { // role, pending, below:version, any
+	v.Restart = nil
+	for _, w := range fields(s) {
+		if v.Restart == nil {
+			v.Restart = &Restart{}
+		}
+		name, value, _ := strings.Cut(w, ":")
+		switch name {
+		case "pending":
+			v.Restart.Pending = true
+		case "below":
+			v.Restart.Below = number(value)
+		case "primary", "replica":
+			v.Restart.Role = name
+		}
+	}
+}
+
+func setReinit(v *View, s string) {
+	v.Reinit = nil
+	if s != "-" {
+		v.Reinit = &Reinit{FromLeader: s == "leader"}
 	}
 }
 
@@ -362,10 +462,14 @@ func setPolicy(v *View, s string) {
 			v.Policy.Sync = SyncMode(name)
 		case "strict":
 			v.Policy.Strict = true
+		case "copiesalone":
+			v.Policy.CopiesAlone = true
 		case "pause":
 			v.Policy.Pause = true
 		case "resume":
 			v.Policy.Pause = false
+		case "nohung":
+			v.Policy.HungAfter = 0
 		case "norewind":
 			v.Policy.UseRewind = false
 		case "timelines":
@@ -374,6 +478,16 @@ func setPolicy(v *View, s string) {
 			v.Policy.SyncCount = number(value)
 		case "lag":
 			v.Policy.MaxSyncLag = int64(number(value))
+		case "remote":
+			v.Policy.Remote = "/far"
+		case "local":
+			v.Policy.Remote = ""
+		case "nocrashwait":
+			v.Policy.CrashWait = 0
+		case "start":
+			v.Policy.StartLimit = duration(value)
+		case "backoff":
+			v.Policy.RaceBackoff = duration(value)
 		case "own":
 			v.Policy.OwnNames = value
 		default:
@@ -404,6 +518,9 @@ func play(v View, m Memory, last Action, words []string) (View, Memory, Decision
 		}
 		f(&v, value)
 	}
+	if v.Server.Probed {
+		v.Server.ProbedAt = v.Now
+	}
 	d, m := Decide(v, m)
 	return v, m, d
 }
@@ -413,6 +530,9 @@ func tell(d Decision) string {
 	text := string(d.Action.Kind)
 	if d.Action.Member != "" {
 		text += " " + d.Action.Member
+	}
+	if d.Action.Close {
+		text += " closely"
 	}
 	if d.Action.AsPrimary {
 		text += " as primary"

@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/havenha/haven/internal/cluster"
 )
@@ -39,15 +40,28 @@ type SyncMemory struct {
 	Resisted string `json:"resisted,omitempty"`
 	// Missing is since when a synchronous standby does not stream.
 	Missing map[string]cluster.Instant `json:"missing,omitempty"`
+	// Stalled are the standbys that stream, lack WAL, and confirm nothing: a host that was lost without a word looks so
+	// until TCP or wal_sender_timeout gives it up, and commits wait for it all the while.
+	Stalled map[string]Stall `json:"stalled,omitempty"`
+}
+
+// Stall is a standby's flush position that does not move, and when it was first seen there (of the probe, so that an old
+// answer does not age).
+type Stall struct {
+	Flush cluster.LSN     `json:"flush"`
+	Since cluster.Instant `json:"since"`
+	Last  cluster.Instant `json:"last"` // probe
+	Seen  int             `json:"seen"` // by how many probes
 }
 
 func (m *SyncMemory) note(v View) {
-	if !v.Server.Primary() {
+	if !v.Server.Primary() { // guard: sync-memory-primary
 		*m = SyncMemory{}
 		return
 	}
 	ours := writesSync(v)
-	if m.LSN == 0 || m.Names != v.Server.SyncNames || ours { // while the change is on its way, the old names may still acknowledge
+	// While a change is on its way, the old names may still acknowledge.
+	if m.LSN == 0 || m.Names != v.Server.SyncNames || ours { // guard: sync-position@2,3
 		m.Names, m.LSN = v.Server.SyncNames, v.Server.WAL
 	}
 	if o := v.Outcome; o != nil && o.Kind == SetSync {
@@ -57,7 +71,7 @@ func (m *SyncMemory) note(v View) {
 		}
 	}
 	if rec := v.Store.Sync; v.Store.Known && rec.Active() && rec.ModRev != m.Rev {
-		m.Foreign = m.Rev != 0 && !ours
+		m.Foreign = m.Rev != 0 && !ours // guard: sync-foreign@2
 		m.Rev = rec.ModRev
 	}
 	missing := map[string]cluster.Instant{}
@@ -71,7 +85,43 @@ func (m *SyncMemory) note(v View) {
 		}
 	}
 	m.Missing = missing
+	m.noteStalls(v)
 }
+
+func (m *SyncMemory) noteStalls(v View) {
+	stalled := map[string]Stall{}
+	for _, s := range v.Server.Standbys {
+		if s.State != "streaming" || s.Flush >= v.Server.WAL { // guard: stalled-behind@2
+			continue
+		}
+		at := Stall{Flush: s.Flush, Since: v.Server.ProbedAt, Last: v.Server.ProbedAt, Seen: 1}
+		if old, ok := m.Stalled[s.Name]; ok && old.Flush == s.Flush { // guard: stalled-moves@2
+			at.Since, at.Seen = old.Since, old.Seen
+			if old.Last != at.Last { // guard: stalled-probes
+				at.Seen++
+			}
+		}
+		stalled[s.Name] = at
+	}
+	m.Stalled = stalled
+}
+
+// stallProbes is how many probes must have seen a stall. Two prove nothing, however far apart they are: the primary's
+// host may have been frozen between them, with the standby's confirmations waiting in a socket.
+const stallProbes = 3
+
+// stalledFor tells how long a streaming standby has confirmed nothing although it lacks WAL; 0: it does not.
+func (m *SyncMemory) stalledFor(v View, name string) time.Duration {
+	at, ok := m.Stalled[name]
+	if !ok || at.Seen < stallProbes { // guard: stalled-seen@2
+		return 0
+	}
+	return v.Server.ProbedAt.Sub(at.Since)
+}
+
+// stallGrace is how many times longer than a standby that is gone the only one may be silent before it leaves: its
+// disk may just be slow.
+const stallGrace = 3
 
 // writesSync tells that a write of ours to /sync or to the names is on its way, or has just ended.
 func writesSync(v View) bool {
@@ -94,15 +144,15 @@ func nextSync(v View, m *Memory) *SyncStep {
 	switch {
 	case v.Policy.Sync == SyncOff:
 		return switchOff(v, m)
-	case !rec.Active() || rec.Leader != v.Me.Name:
+	case !rec.Active() || rec.Leader != v.Me.Name: // guard: sync-owned@2
 		return record(nil, 0, v.Me.Name)
-	case m.Sync.Foreign && len(rec.Standbys) > 0:
+	case m.Sync.Foreign && len(rec.Standbys) > 0: // guard: sync-believed@1
 		s := record(nil, 0, v.Me.Name)
 		s.Text = "somebody else has written /sync: beginning anew, since its standbys may lack commits"
 		return s
 	}
 	active := eligible(v, m)
-	if len(active) == 0 && v.Policy.Strict {
+	if len(active) == 0 && v.Policy.Strict { // guard: strict@2
 		return strictWithoutStandby(v)
 	}
 	if v.Policy.Sync == SyncQuorum {
@@ -115,7 +165,7 @@ func nextSync(v View, m *Memory) *SyncStep {
 // standbys must have every commit. A value that cannot be changed (it stands in postgresql.auto.conf) is left alone.
 func switchOff(v View, m *Memory) *SyncStep {
 	switch {
-	case v.Store.Sync != nil:
+	case v.Store.Sync != nil: // guard: switch-off-record-first
 		return &SyncStep{Delete: true, Text: "Disabled synchronous replication"}
 	case v.Server.SyncNames == v.Policy.OwnNames || m.Sync.Resisted != "" && m.Sync.Resisted == v.Server.SyncNames:
 		return nil
@@ -147,8 +197,8 @@ func strictWithoutStandby(v View) *SyncStep {
 }
 
 // eligible lists the members that may be synchronous standbys now, best first: higher sync_priority, already
-// synchronous, more WAL; members that may not lead come last. One that has just gone stays for a short while behind all
-// that are there, so that a reconnect does not cost the protection where it is the only one.
+// synchronous, more WAL; members that may not lead come last. One that has just gone, or has just fallen silent, stays for
+// a short while behind all that are there, so that a reconnect does not cost the protection where it is the only one.
 func eligible(v View, m *Memory) []string {
 	type candidate struct {
 		name    string
@@ -158,16 +208,20 @@ func eligible(v View, m *Memory) []string {
 	}
 	var list []candidate
 	for _, c := range v.Store.Members {
-		if c.Name == v.Me.Name || !c.MaySync || c.Lease == 0 {
+		if c.Name == v.Me.Name || !c.MaySync || c.Lease == 0 { // guard: sync-member@2,3
 			continue
 		}
 		s, ok := streaming(v, c.Name)
+		stalled := m.Sync.stalledFor(v, c.Name)
 		since, gone := m.Sync.Missing[c.Name]
 		switch {
-		case ok && tooFarBehind(v, s):
-		case ok:
+		case ok && tooFarBehind(v, s): // guard: sync-lag@2
+		case ok && stalled < v.Policy.StandbyGoneFor: // guard: sync-stalled@2
 			list = append(list, candidate{c.Name, c, true, s.Flush})
-		case gone && v.Store.Sync.Has(c.Name) && v.Now.Sub(since) < v.Policy.StandbyGoneFor:
+		case ok && (stalled >= stallGrace*v.Policy.StandbyGoneFor || !v.Store.Sync.Has(c.Name)): // guard: sync-stalled-only@2,3
+		case ok:
+			list = append(list, candidate{c.Name, c, false, s.Flush})
+		case gone && v.Store.Sync.Has(c.Name) && v.Now.Sub(since) < v.Policy.StandbyGoneFor: // guard: sync-gone@2,3
 			list = append(list, candidate{c.Name, c, false, 0})
 		}
 	}
@@ -213,14 +267,14 @@ func confirmed(v View, m *Memory, name string) bool {
 	if v.Store.Sync.Has(name) {
 		return true
 	}
-	return s.Flush >= m.Sync.LSN && (s.SyncState == "sync" || s.SyncState == "quorum")
+	return s.Flush >= m.Sync.LSN && (s.SyncState == "sync" || s.SyncState == "quorum") // guard: confirm-flushed@1
 }
 
 // caughtUp tells whether a standby streams and has flushed all that was acknowledged before the names last changed.
 // That it is recorded says nothing of that in quorum mode: any one voter may lack it.
 func caughtUp(v View, m *Memory, name string) bool {
 	s, ok := streaming(v, name)
-	return ok && s.Flush >= m.Sync.LSN
+	return ok && s.Flush >= m.Sync.LSN // guard: caught-up-flushed@2
 }
 
 // nextPriority: every name acknowledges every commit. A standby leaves /sync before it leaves the names, and enters the
@@ -229,10 +283,10 @@ func nextPriority(v View, m *Memory, active []string) *SyncStep {
 	rec := v.Store.Sync
 	want := active[:min(max(1, v.Policy.SyncCount), len(active))]
 	kept := intersect(covered(rec, v.Server.SyncNames), want)
-	if rec.Quorum != 0 {
+	if rec.Quorum != 0 { // guard: from-quorum
 		kept = slices.DeleteFunc(kept, func(n string) bool { return !caughtUp(v, m, n) })
 	}
-	if len(kept) < len(rec.Standbys) || rec.Quorum != 0 {
+	if len(kept) < len(rec.Standbys) || rec.Quorum != 0 { // guard: leave-record-first@1
 		return record(kept, 0, v.Me.Name)
 	}
 	names := Names{Names: slices.Sorted(slices.Values(want)), Count: len(want)}.String()
@@ -241,7 +295,7 @@ func nextPriority(v View, m *Memory, active []string) *SyncStep {
 	}
 	var ready []string
 	for _, n := range want {
-		if confirmed(v, m, n) || rec.Has(n) {
+		if confirmed(v, m, n) || rec.Has(n) { // guard: enter-confirmed@1
 			ready = append(ready, n)
 		}
 	}
@@ -256,9 +310,9 @@ func nextPriority(v View, m *Memory, active []string) *SyncStep {
 func covered(rec *cluster.Sync, value string) []string {
 	n := ParseNames(value)
 	switch {
-	case n.closed():
+	case n.closed(): // guard: covered-closed
 		return rec.Standbys
-	case n.Count < len(n.Names):
+	case n.Count < len(n.Names): // guard: covered-any
 		return nil
 	}
 	return intersect(rec.Standbys, n.Names)
@@ -266,7 +320,7 @@ func covered(rec *cluster.Sync, value string) []string {
 
 // closed tells that nothing can be acknowledged under these names.
 func (n Names) closed() bool {
-	return slices.Contains(n.Names, Placeholder) && n.Count == len(n.Names)
+	return slices.Contains(n.Names, Placeholder) && n.Count == len(n.Names) // guard: closed@1,2
 }
 
 func intersect(a, b []string) []string {
@@ -375,11 +429,34 @@ func NamesFor(p Policy, s *cluster.Sync, me string) string {
 	switch {
 	case p.Sync == SyncOff && !s.Active():
 		return ""
-	case !s.Active() || s.Leader != me:
+	case !s.Active() || s.Leader != me: // guard: start-names-owned@2
 		return Placeholder
-	case len(s.Standbys) == 0 && p.Strict:
+	case len(s.Standbys) == 0 && p.Strict: // guard: start-names-strict@2
 		return Names{Names: []string{Placeholder}, Count: 1, Any: p.Sync == SyncQuorum}.String()
 	}
 	n := Names{Names: s.Standbys, Count: len(s.Standbys) - s.Quorum, Any: s.Quorum > 0 || p.Sync == SyncQuorum}
 	return n.String()
+}
+
+// FirstSync is the /sync that a new leader opens with; nil: synchronous mode is off, and the key goes. Strict mode keeps the
+// other recorded standbys with their quorum, and commits wait for them; otherwise the new leader begins alone.
+func FirstSync(p Policy, s cluster.Snapshot, me string) *cluster.Sync {
+	if p.Sync == SyncOff {
+		return nil
+	}
+	next, old := &cluster.Sync{Leader: me}, s.Sync
+	if !p.Strict || old == nil { // guard: first-sync-strict@1
+		return next
+	}
+	for _, n := range append([]string{old.Leader}, old.Standbys...) {
+		if _, ok := s.Member(n); ok && n != me { // guard: first-sync-member@1,2
+			next.Standbys = append(next.Standbys, n)
+		}
+	}
+	slices.Sort(next.Standbys)
+	// As many of them as before may lack what was acknowledged; if that is all, none of them is recorded.
+	if next.Quorum = old.Quorum; len(next.Standbys) <= old.Quorum { // guard: first-sync-quorum
+		next.Standbys, next.Quorum = nil, 0
+	}
+	return next
 }

@@ -16,10 +16,14 @@ type View struct {
 	Store   Store    `json:"store"`
 	Lease   Lease    `json:"lease"`
 	Server  Server   `json:"server"`
+	Pledge  Pledge   `json:"pledge,omitzero"`
 	Survey  *Survey  `json:"survey,omitempty"`
 	Compare *Compare `json:"compare,omitempty"`
 	Task    *Task    `json:"task,omitempty"`
 	Outcome *Outcome `json:"outcome,omitempty"`
+	// Restart and Reinit are what an operator has ordered and is not done yet.
+	Restart *Restart `json:"restart,omitempty"`
+	Reinit  *Reinit  `json:"reinit,omitempty"`
 }
 
 // Self is what the member knows of itself from its own configuration.
@@ -28,6 +32,9 @@ type Self struct {
 	MayBootstrap bool            `json:"may_bootstrap"`
 	MayLead      bool            `json:"may_lead"`
 	Started      cluster.Instant `json:"started"` // when this agent began
+	// ReplicateFrom is the member to replicate from in place of the leader; NoStream: from nobody, but from the archive.
+	ReplicateFrom string `json:"replicate_from,omitempty"`
+	NoStream      bool   `json:"no_stream,omitempty"`
 }
 
 // SyncMode is how commits wait for standbys.
@@ -51,13 +58,21 @@ type Policy struct {
 	OwnNames       string        `json:"own_names,omitempty"` // the operator's synchronous_standby_names, in force where Sync is off
 	SyncCount      int           `json:"sync_count"`
 	Pause          bool          `json:"pause"`
+	Failsafe       bool          `json:"failsafe,omitempty"` // what follows from it reaches decisions by Lease and Pledge
 	CheckTimeline  bool          `json:"check_timeline"`
 	UseRewind      bool          `json:"use_rewind"`
 	CrashHandovers time.Duration `json:"crash_handovers"`  // shortest time between two handovers for a crash
+	HungAfter      time.Duration `json:"hung_after"`       // how long no new connection may be answered; 0: any time
 	NotStreaming   time.Duration `json:"not_streaming"`    // how long a standby may fail to stream before it is examined
 	StandbyGoneFor time.Duration `json:"standby_gone_for"` // how long a synchronous standby may be gone before it is dropped
-	CloneLimit     int           `json:"clone_limit"`      // how often data is replaced by a new copy …
-	CloneWindow    time.Duration `json:"clone_window"`     // … within this time, before a person is waited for
+	// Remote is the upstream of another cluster that this one is a standby of, beginning with RemotePrefix; empty: of none.
+	Remote      string        `json:"remote,omitempty"`
+	StartLimit  time.Duration `json:"start_limit,omitempty"`  // primary_start_timeout, where 0 is the shortest time; 0: none
+	CrashWait   time.Duration `json:"crash_wait,omitempty"`   // how long a crash recovery may take; 0: any time
+	RaceBackoff time.Duration `json:"race_backoff,omitempty"` // primary_race_backoff
+	CloneLimit  int           `json:"clone_limit"`            // how often data is replaced by a new copy …
+	CloneWindow time.Duration `json:"clone_window"`           // … within this time, before a person is waited for
+	CopiesAlone bool          `json:"copies_alone,omitempty"` // a copy can be made from a backup, without a member to copy from
 }
 
 // Store is the consensus store as last read.
@@ -72,6 +87,7 @@ type Store struct {
 	Sync       *cluster.Sync       `json:"sync,omitempty"`
 	Failover   *Request            `json:"failover,omitempty"`
 	Members    []Member            `json:"members,omitempty"`
+	Failsafe   []string            `json:"failsafe,omitempty"` // the members that a leader without the store has to ask
 	Optime     cluster.LSN         `json:"optime,omitempty"`
 	Timeline   cluster.Timeline    `json:"timeline,omitempty"` // from the history key; 0: unknown
 }
@@ -121,7 +137,12 @@ type Member struct {
 	CloneFrom    bool             `json:"clone_from,omitempty"`
 	Position     cluster.LSN      `json:"position,omitempty"`
 	Timeline     cluster.Timeline `json:"timeline,omitempty"`
+	Health       Health           `json:"health,omitempty"`
 	Checkpoint   bool             `json:"checkpoint"` // false: it has not finished its checkpoint after promotion
+	Streaming    bool             `json:"streaming,omitempty"`
+	// ReplicateFrom and NoStream are its tags, as those of Self.
+	ReplicateFrom string `json:"replicate_from,omitempty"`
+	NoStream      bool   `json:"no_stream,omitempty"`
 }
 
 // Lease is the member's own proof of leadership.
@@ -131,14 +152,16 @@ type Lease struct {
 	Held bool `json:"held"`
 	Lost bool `json:"lost"`
 	// Deadline is the instant past which PostgreSQL must not be writable.
-	Deadline  cluster.Instant `json:"deadline,omitempty"`
-	LeaderRev int64           `json:"leader_rev,omitempty"`
-	TermRev   int64           `json:"term_rev,omitempty"`
+	Deadline cluster.Instant `json:"deadline,omitempty"`
+	// Failsafe: it rests on the word of all members, since the store could not be reached.
+	Failsafe  bool  `json:"failsafe,omitempty"`
+	LeaderRev int64 `json:"leader_rev,omitempty"`
+	TermRev   int64 `json:"term_rev,omitempty"`
 }
 
 // Proven tells whether leadership is proven at that instant.
 func (l Lease) Proven(now cluster.Instant) bool {
-	return l.Held && !l.Lost && now.Before(l.Deadline)
+	return l.Held && !l.Lost && now.Before(l.Deadline) // guard: proven@1,2,3
 }
 
 // Disk is what stands in the data directory.
@@ -171,6 +194,9 @@ type Server struct {
 	DiskTimeline cluster.Timeline `json:"disk_timeline,omitempty"`
 	// WasPrimary: the data directory is that of a primary (no signal file; in production, shut down, …).
 	WasPrimary bool `json:"was_primary"`
+	// Promoted: this member itself was promoted on this data, so that its timeline may be another than one of the same
+	// number elsewhere.
+	Promoted bool `json:"promoted,omitempty"`
 	// CleanStop: the control file says shut down, or shut down in recovery.
 	CleanStop bool `json:"clean_stop"`
 	// Torn: a rewind was interrupted; the data must not be started, only replaced.
@@ -180,15 +206,29 @@ type Server struct {
 	// Crash says how the postmaster ended, when nobody had ordered it; nil after the next start.
 	Crash *Crash `json:"crash,omitempty"`
 
+	// Recovery is what the replay of a server does that does not answer yet, in words that change when it comes on; empty: unknown.
+	Recovery string `json:"recovery,omitempty"`
+	// Busy: the replay of a standby waits for the disk, or for a command that has fetched WAL for some seconds. That nothing
+	// comes on says nothing then.
+	Busy bool `json:"busy,omitempty"`
+	// Room is what is left on the disk.
+	Room Room `json:"room,omitzero"`
+	// Knocks are tries to open a new connection; Probed below speaks of a session that is kept.
+	Knocks Knocks `json:"knocks,omitzero"`
 	// Probed: the server answered at ProbedAt, and what follows is its answer.
 	Probed     bool             `json:"probed"`
 	ProbedAt   cluster.Instant  `json:"probed_at,omitempty"`
 	InRecovery bool             `json:"in_recovery"`
 	Timeline   cluster.Timeline `json:"timeline,omitempty"`
-	WAL        cluster.LSN      `json:"wal,omitempty"` // primary: flushed; standby: the greater of received and replayed
-	Streaming  bool             `json:"streaming"`     // a standby that receives
-	SyncNames  string           `json:"sync_names"`    // effective synchronous_standby_names
-	Standbys   []Standby        `json:"standbys,omitempty"`
+	WAL        cluster.LSN      `json:"wal,omitempty"`     // primary: flushed; standby: the greater of received and replayed
+	Streaming  bool             `json:"streaming"`         // a standby that receives
+	Version    int              `json:"version,omitempty"` // of the programs, for instance 150018; 0: unknown
+	// PendingRestart: parameters wait for a restart.
+	PendingRestart bool        `json:"pending_restart,omitempty"`
+	Replayed       cluster.LSN `json:"replayed,omitempty"`
+	Waiting        bool        `json:"waiting,omitempty"` // a standby whose replay has come to the end of what there is
+	SyncNames      string      `json:"sync_names"`        // effective synchronous_standby_names
+	Standbys       []Standby   `json:"standbys,omitempty"`
 
 	// Upstream is the member that the configuration files follow; empty: none.
 	Upstream string `json:"upstream,omitempty"`
@@ -196,10 +236,10 @@ type Server struct {
 
 // MayWrite tells whether the server may be running as a primary: it is not certain that it is down or in recovery.
 func (s Server) MayWrite() bool {
-	if s.Process == ProcessDown {
+	if s.Process == ProcessDown { // guard: may-write-down
 		return false
 	}
-	return !s.Probed && s.WasPrimary || s.Probed && !s.InRecovery
+	return !s.Probed && s.WasPrimary || s.Probed && !s.InRecovery // guard: may-write@2,4
 }
 
 // Primary tells whether the server certainly runs as a primary.
@@ -260,7 +300,12 @@ type Compare struct {
 	LeaderRev int64           `json:"leader_rev"` // of the leader key at that time
 	At        cluster.Instant `json:"at"`
 	Diverged  bool            `json:"diverged"`
-	Text      string          `json:"text"`
+	// Close: the WAL itself was compared. Gone: the leader has no longer the WAL that follows the local one.
+	Close bool `json:"close,omitempty"`
+	Gone  bool `json:"gone,omitempty"`
+	// Twin: both were promoted to the same timeline, so that pg_rewind finds nothing to do.
+	Twin bool   `json:"twin,omitempty"`
+	Text string `json:"text"`
 }
 
 // Task is a long action that is running.

@@ -5,34 +5,78 @@ package obs
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
-	"os"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/havenha/haven/internal/config"
 )
 
-// Logger writes lines (or JSON, with log.type) of at least the configured level to w, or to haven.log in log.dir. The
-// closer ends the file.
+// Logger writes records of at least the configured level to w, or to a file in log.dir, which it rotates. With a format
+// (a Patroni file always has one) lines look as Patroni's do; without one they are slog's. The closer ends the file.
 func Logger(c config.Log, w io.Writer) (*slog.Logger, io.Closer, error) {
 	level, err := parseLevel(c.Level)
 	if err != nil {
 		return nil, nil, err
 	}
+	lay, err := parseLayout(c.Format, c.DateFormat)
+	if err != nil {
+		return nil, nil, err
+	}
 	closer := io.Closer(io.NopCloser(nil))
 	if c.Dir != "" {
-		f, err := os.OpenFile(filepath.Join(c.Dir, "haven.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		f, err := openFile(c)
 		if err != nil {
-			return nil, nil, fmt.Errorf("open the log file: %w", err)
+			return nil, nil, err
 		}
 		w, closer = f, f
 	}
-	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}
-	if c.Type == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts)), closer, nil
+	if c.Format != "" || len(c.Fields) > 0 {
+		return slog.New(likePatroni(c, level, lay, w)), closer, nil
 	}
-	return slog.New(slog.NewTextHandler(w, opts)), closer, nil
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}
+	if c.Type != "json" {
+		return slog.New(slog.NewTextHandler(w, opts)), closer, nil
+	}
+	log := slog.New(slog.NewJSONHandler(w, opts))
+	for _, key := range sortedKeys(c.StaticFields) {
+		log = log.With(key, c.StaticFields[key])
+	}
+	return log, closer, nil
+}
+
+// likePatroni is for a log with a format. Of a format as text, JSON takes the fields.
+func likePatroni(c config.Log, level slog.Level, lay layout, w io.Writer) *handler {
+	h := &handler{level: level, lay: lay, out: &output{w: w}}
+	if c.Type != "json" {
+		return h
+	}
+	h.static, h.fields = c.StaticFields, c.Fields
+	if len(h.fields) == 0 {
+		for _, p := range lay.parts {
+			if p.field != "" {
+				h.fields = append(h.fields, config.LogField{Name: p.field, As: p.field})
+			}
+		}
+	}
+	return h
+}
+
+// openFile opens the log file under the name that tools expect of whoever the configuration is written for.
+func openFile(c config.Log) (*rotating, error) {
+	mode := fs.FileMode(0o640)
+	if c.Mode != "" {
+		n, err := strconv.ParseUint(c.Mode, 8, 12)
+		if err != nil {
+			return nil, fmt.Errorf("log.mode %q is no octal mode", c.Mode)
+		}
+		mode = fs.FileMode(n)
+	}
+	return openRotating(filepath.Join(c.Dir, c.File), mode, c.FileSize, c.FileNum)
 }
 
 func shortTime(groups []string, a slog.Attr) slog.Attr {
@@ -55,3 +99,5 @@ func parseLevel(name string) (slog.Level, error) {
 	}
 	return 0, fmt.Errorf("log.level %q is none of DEBUG, INFO, WARNING, ERROR, CRITICAL", name)
 }
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/havenha/haven/internal/postgres/session"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,7 +17,7 @@ import (
 // Bootstrap is what a new cluster gets besides its roles.
 type Bootstrap struct {
 	Databases []Database
-	// PostCommand is a shell command, run as RunAs with the connection string of the new server as its last argument.
+	// PostCommand is a command of the operator's (see Hook) with the connection string of the new server as its last argument.
 	PostCommand string
 }
 
@@ -38,7 +39,7 @@ func (i *Instance) PostBootstrap(ctx context.Context, b Bootstrap) error {
 	}
 	if b.PostCommand != "" {
 		if err := i.runPostCommand(ctx, b.PostCommand); err != nil {
-			return fmt.Errorf("post-bootstrap: the command of bootstrap.post_bootstrap failed: %w", err)
+			return fmt.Errorf("post-bootstrap: post_init script %s returned non-zero code: %w", b.PostCommand, err)
 		}
 	}
 	for _, d := range b.Databases {
@@ -135,12 +136,8 @@ func (i *Instance) runPostCommand(ctx context.Context, command string) error {
 	if err := i.writePgPass(nil); err != nil {
 		return err
 	}
-	cmd := i.command(ctx, "/bin/sh", "-c", command+` "$@"`, "sh", i.localURL())
-	cmd.Env = append(cmd.Env, "PGPASSFILE="+i.opt.PgPass, "PGOPTIONS=-c synchronous_commit=local -c statement_timeout=0")
-	if i.opt.RunAs != nil && i.opt.RunAs.Home != "" {
-		cmd.Dir = i.opt.RunAs.Home
-	}
-	return i.run(cmd)
+	return i.RunHook(ctx, Hook{What: "bootstrap.post_bootstrap", Line: command, Args: []string{i.localURL()}, Grace: 10 * time.Second,
+		Env: []string{"PGPASSFILE=" + i.opt.PgPass, "PGOPTIONS=-c synchronous_commit=local -c statement_timeout=0"}})
 }
 
 func (i *Instance) localURL() string {

@@ -17,12 +17,16 @@ import (
 // told bytes received and bytes estimated. A directory that holds anything else is ErrNotEmpty and not touched. When
 // BaseBackupOptions are given, pg_basebackup makes the copy. The caller configures the copy as a standby.
 func (i *Instance) Clone(ctx context.Context, up Upstream, progress func(done, total int64)) error {
+	return i.clone(ctx, up, i.opt.BaseBackupOptions, progress)
+}
+
+func (i *Instance) clone(ctx context.Context, up Upstream, options []string, progress func(done, total int64)) error {
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
 	err := i.populate("clone", func(dir string, m *marker) error {
-		if len(i.opt.BaseBackupOptions) > 0 {
-			return i.runBaseBackup(ctx, up, dir)
+		if len(options) > 0 {
+			return i.runBaseBackup(ctx, up, dir, options)
 		}
 		return i.streamBaseBackup(ctx, up, dir, m, progress)
 	})
@@ -32,12 +36,12 @@ func (i *Instance) Clone(ctx context.Context, up Upstream, progress func(done, t
 	return nil
 }
 
-func (i *Instance) runBaseBackup(ctx context.Context, up Upstream, dir string) error {
+func (i *Instance) runBaseBackup(ctx context.Context, up Upstream, dir string, options []string) error {
 	if err := i.writePgPass(&up); err != nil {
 		return err
 	}
 	args := []string{"--pgdata=" + dir, "-X", "stream", "--no-sync", "--dbname=" + i.upstreamConninfo(up, i.opt.Replication, "")}
-	return i.run(i.command(ctx, i.bin("pg_basebackup"), append(args, i.opt.BaseBackupOptions...)...))
+	return i.run(i.command(ctx, i.bin("pg_basebackup"), append(args, options...)...))
 }
 
 // streamBaseBackup speaks the protocol. Files are written by this process and given to RunAs.

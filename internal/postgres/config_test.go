@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
@@ -105,30 +104,6 @@ func TestSetSyncNames(t *testing.T) {
 	}
 }
 
-// all lets every slot be dropped.
-func all(string) bool { return true }
-
-func TestSlots(t *testing.T) {
-	o := pgtest.Options(t, "a")
-	a := pgtest.Primary(t, o)
-	ctx := pgtest.Context(t)
-	pgtest.Must(t, a.EnsureSlots(ctx, []string{"b", "c"}, all))
-	pgtest.Must(t, a.EnsureSlots(ctx, []string{"c", "d"}, all))
-	sql(t, o, "CREATE TABLE t AS SELECT generate_series(1, 1000)")
-	p, err := a.Probe(ctx)
-	pgtest.Must(t, err)
-	pgtest.Must(t, a.AdvanceSlots(ctx, map[string]cluster.LSN{"d": p.WalLSN, "gone": p.WalLSN}))
-	p2, err := a.Probe(ctx)
-	pgtest.Must(t, err)
-	got := map[string]bool{}
-	for _, s := range p2.Slots {
-		got[s.Name] = s.RestartLSN >= p.WalLSN
-	}
-	if d := cmp.Diff(map[string]bool{"c": false, "d": true}, got); d != "" {
-		t.Errorf("slots, and whether they were advanced (-want +got):\n%s", d)
-	}
-}
-
 func TestPostBootstrap(t *testing.T) {
 	o := pgtest.Options(t, "a")
 	o.Rewind = postgres.Credentials{Username: "re wind", Password: "rew'ind"}
@@ -148,7 +123,7 @@ func TestPostBootstrap(t *testing.T) {
 	out := filepath.Join(filepath.Dir(o.DataDir), "post")
 	b := postgres.Bootstrap{
 		Databases:   []postgres.Database{{Name: "shop", Owner: "shop owner", Password: `s\e'cret`}},
-		PostCommand: "printf '%s %s' \"$PGPASSFILE\" >" + out,
+		PostCommand: `sh -c 'printf "%s %s" "$PGPASSFILE" "$0" >` + out + `'`,
 	}
 	for range 2 {
 		pgtest.Must(t, a.PostBootstrap(ctx, b))

@@ -90,7 +90,7 @@ func (i *Instance) renderConf(s Settings, up *Upstream, standby bool) string {
 		values["unix_socket_directories"] = i.opt.SocketDir
 	}
 	var b strings.Builder
-	b.WriteString(conf.Header + "\ninclude '" + baseFile + "'\n\n")
+	b.WriteString(conf.Header + "\n" + conf.Include(firstOf(s.CustomConf, baseFile)) + "\n")
 	conf.WriteSorted(&b, values)
 	if standby {
 		b.WriteString("\n# recovery.conf\n")

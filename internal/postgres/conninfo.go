@@ -22,7 +22,7 @@ func (i *Instance) upstreamConninfo(up Upstream, c Credentials, addr string) str
 		{"sslmode", firstOf(c.SSLMode, "prefer")},
 		{"sslcert", c.SSLCert}, {"sslkey", c.SSLKey}, {"sslpassword", c.SSLPassword},
 		{"sslrootcert", c.SSLRootCert}, {"sslcrl", c.SSLCRL}, {"sslcrldir", c.SSLCRLDir},
-		{"application_name", i.opt.Name},
+		{"application_name", i.opt.Name}, {"krbsrvname", i.opt.KrbSrvName},
 		{"gssencmode", firstOf(c.GSSEncMode, "prefer")},
 		{"channel_binding", firstOf(c.ChannelBinding, "prefer")},
 	}
@@ -89,8 +89,8 @@ func (i *Instance) writePgPass(up *Upstream) error {
 // localHost is where we reach the local server (Patroni's rule: the socket if asked for, else the loopback address if
 // the server listens there, else its first address).
 func (i *Instance) localHost() string {
-	if i.opt.UseUnixSocket && i.opt.SocketDir != "" {
-		return i.opt.SocketDir
+	if dir := socketDir(i.opt.SocketDir); i.opt.UseUnixSocket && dir != "" {
+		return dir
 	}
 	addrs := strings.Split(i.opt.ListenAddresses, ",")
 	for _, a := range addrs {
@@ -104,6 +104,16 @@ func (i *Instance) localHost() string {
 		}
 	}
 	return strings.TrimSpace(addrs[0])
+}
+
+// socketDir is the first absolute directory of unix_socket_directories, as Patroni chooses.
+func socketDir(list string) string {
+	for dir := range strings.SplitSeq(list, ",") {
+		if dir = strings.Trim(strings.TrimSpace(dir), `"`); strings.HasPrefix(dir, "/") {
+			return dir
+		}
+	}
+	return ""
 }
 
 // connConfig builds pgconn's configuration from explicit values alone; what the environment says is overridden.

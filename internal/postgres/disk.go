@@ -57,7 +57,7 @@ func (i *Instance) Inspect() (Disk, error) {
 	if len(entries) == 0 {
 		return Disk{Kind: DiskEmpty}, nil
 	}
-	if exists(i.path(markerFile)) {
+	if exists(i.path(markerFile)) || exists(i.fillingMarker()) {
 		return Disk{Kind: DiskUnfinished}, nil
 	}
 	if !exists(i.path("PG_VERSION")) {

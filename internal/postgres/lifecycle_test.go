@@ -13,6 +13,7 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
+	"github.com/havenha/haven/internal/postgres/slots"
 	"github.com/havenha/haven/internal/postgres/wal"
 	"github.com/jackc/pgx/v5"
 )
@@ -68,7 +69,7 @@ func TestLifeOfAPair(t *testing.T) {
 		ao.BinDir, bo.BinDir = bin, bin
 		ctx := pgtest.Context(t)
 		a := pgtest.Primary(t, ao)
-		pgtest.Must(t, a.EnsureSlots(ctx, []string{"a", "b"}, nil))
+		pgtest.Must(t, a.KeepSlots(ctx, slots.Plan{Physical: []string{"a", "b"}}))
 		sql(t, ao, "CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 1000)")
 		b := standby(t, bo, pgtest.Upstream(ao, "b"))
 		awaitStreaming(t, a, b, "b")
@@ -87,7 +88,7 @@ func TestLifeOfAPair(t *testing.T) {
 		sql(t, ao, "INSERT INTO t VALUES (-1); CREATE TABLE lost (n int)")
 		pgtest.Must(t, a.Kill(ctx))
 		sql(t, bo, "INSERT INTO t VALUES (-2)")
-		pgtest.Must(t, b.EnsureSlots(ctx, []string{"a"}, all))
+		pgtest.Must(t, b.KeepSlots(ctx, slots.Plan{Physical: []string{"a"}}))
 		checkDiverged(t, a, b, bo)
 
 		if !hasRewind(bin) {

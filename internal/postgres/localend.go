@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -14,7 +15,7 @@ func (i *Instance) EndOfWAL() (cluster.LSN, error) {
 }
 
 // LocalEnd is where the WAL of a stopped server ends, and on which timeline: every record from the last checkpoint on is
-// checked, until one is not whole. That is all that the server ever acknowledged to a primary, also where replay had not
+// checked, until one is not whole. Of a running standby it is an end that was there at some moment of the call. That is all that the server ever acknowledged to a primary, also where replay had not
 // come so far and its control file is of an older timeline.
 func (i *Instance) LocalEnd() (cluster.Timeline, cluster.LSN, error) {
 	c, err := readControl(i.opt.DataDir)
@@ -25,8 +26,13 @@ func (i *Instance) LocalEnd() (cluster.Timeline, cluster.LSN, error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("end of the local WAL: %w", err)
 	}
+	if again, err := readControl(i.opt.DataDir); err != nil || again.Checkpoint != c.Checkpoint {
+		return 0, 0, fmt.Errorf("end of the local WAL: the server has recycled WAL meanwhile (%w)", errors.Join(err, errMoved))
+	}
 	return tl, end, nil
 }
+
+var errMoved = errors.New("its last checkpoint moved")
 
 // LocalHistory reads the history of timeline tl from pg_wal; timeline 1 has none. The file's time of change becomes the
 // timestamp of its last line.

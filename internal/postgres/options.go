@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/havenha/haven/internal/postgres/processes"
 	"github.com/havenha/haven/internal/postgres/programs"
 	"github.com/havenha/haven/internal/postgres/session"
 )
@@ -54,6 +56,8 @@ type Options struct {
 	// SocketDir is written as unix_socket_directories when it is not empty; with UseUnixSocket we connect through it.
 	UseUnixSocket bool
 	SocketDir     string
+	// KrbSrvName is libpq's krbsrvname for connections to other members; empty: its default.
+	KrbSrvName string
 
 	InitDB                           []string // options of initdb, ready for the command line
 	BaseBackupOptions, RewindOptions []string // with BaseBackupOptions, pg_basebackup makes the copies
@@ -96,6 +100,8 @@ type Instance struct {
 	opt     Options
 	version int
 	log     *slog.Logger
+	// launcher is who starts the server; nil: we do.
+	launcher processes.Launcher
 
 	files sync.Mutex        // held while configuration files are rewritten
 	addrs map[string]string // last address of each upstream's host name; guarded by files
@@ -105,6 +111,8 @@ type Instance struct {
 	exe    string // executable of the server last seen, as /proc names it
 
 	heart *session.Heartbeat
+
+	filled atomic.Bool // what stands in an unfinished data directory was put there by a command of ours
 }
 
 // New checks that the server's programs are there and reads their version.
@@ -161,6 +169,10 @@ func firstOf(values ...string) string {
 	}
 	return ""
 }
+
+// LaunchBy has the server started by somebody else, who becomes its parent and outlives us. Call it before anything is
+// started.
+func (i *Instance) LaunchBy(l processes.Launcher) { i.launcher = l }
 
 // Version is the version of the server's programs as a number, for instance 150018 for 15.18.
 func (i *Instance) Version() int { return i.version }

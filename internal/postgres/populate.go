@@ -61,6 +61,9 @@ func (i *Instance) writeMarker(m *marker) error {
 
 // prepareEmpty makes sure of an empty data directory, and tells whether it had to be made.
 func (i *Instance) prepareEmpty() (made bool, err error) {
+	if err := i.clearFilling(); err != nil {
+		return false, err
+	}
 	disk, err := i.Inspect()
 	if err != nil {
 		return false, err

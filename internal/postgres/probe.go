@@ -25,14 +25,23 @@ type Probe struct {
 	ReceiverStatus                string // "streaming", …; empty: there is no receiver
 	ReceiverPID                   int
 	ReceiverHeard                 time.Time // when the receiver last got a message from the primary; zero: never
-	ReceiverSlot                  string
-	ReceiverConninfoHost          string
-	ReceiverConninfoPort          string
-	SyncNames                     string
-	Standbys                      []Walsender
-	Slots                         []Slot
-	StartTime                     time.Time
-	PendingRestart                bool // of parameters other than those of recovery, which a primary only carries along
+	// ReceiverEnd is how far the primary's WAL went when the receiver heard of it last (pg_stat_wal_receiver.latest_end_lsn).
+	ReceiverEnd cluster.LSN
+	Restores    bool // a standby may read WAL from an archive: restore_command is set
+	// Received is how far the present receiver has come; ReceiveLSN may be what an earlier one had.
+	Received cluster.LSN
+	// Waiting: the replay of a standby has come to the end of all WAL that there is. (Not: it is paused, delayed, or held up.)
+	Waiting              bool
+	ReceiverSlot         string
+	ReceiverConninfoHost string
+	ReceiverConninfoPort string
+	SyncNames            string
+	Standbys             []Walsender
+	Slots                []Slot
+	StartTime            time.Time
+	Version              int // server_version_num of the running server, for instance 150018
+	PendingReason        map[string]cluster.PendingChange
+	PendingRestart       bool // of parameters other than those of recovery, which a primary only carries along
 }
 
 // Walsender is one connection of a standby, from pg_stat_replication.
@@ -43,6 +52,10 @@ type Walsender struct {
 	SyncPriority         int
 	Write, Flush, Replay cluster.LSN
 	Slot                 string
+	// Sent is how far the primary has sent. The lags are how long the last acknowledged WAL took to be written, flushed
+	// and replayed there; nil: PostgreSQL tells none, as after a while without writes.
+	Sent                          cluster.LSN
+	WriteLag, FlushLag, ReplayLag *time.Duration
 }
 
 // Slot is one replication slot.
@@ -67,14 +80,20 @@ const probeSQL = `SELECT json_build_object(
  'receive_lsn', pg_last_wal_receive_lsn(),
  'replay_lsn', pg_last_wal_replay_lsn(),
  'paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
+ 'waiting', (SELECT COALESCE(bool_or(wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream', 'RecoveryWalAll')), false) FROM pg_stat_activity WHERE backend_type = 'startup'),
  'replay_time', extract(epoch FROM pg_last_xact_replay_timestamp()),
  'start_time', extract(epoch FROM pg_postmaster_start_time()),
+ 'version', current_setting('server_version_num')::int,
  'sync_names', current_setting('synchronous_standby_names'),
- 'pending', (SELECT COALESCE(bool_or(pending_restart), false) FROM pg_settings WHERE name !~ '^recovery_'
+ 'restores', current_setting('restore_command') <> '',
+ 'pending', (SELECT json_object_agg(s.name, json_build_array(current_setting(s.name),
+    (SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1)))
+    FROM pg_settings s WHERE pending_restart AND name !~ '^recovery_'
     AND name NOT IN ('hot_standby', 'primary_conninfo', 'primary_slot_name', 'restore_command', 'archive_cleanup_command')),
- 'receiver', (SELECT row_to_json(r) FROM (SELECT pid, status, received_tli, written_lsn, slot_name, sender_host, sender_port, extract(epoch FROM last_msg_receipt_time) AS heard FROM pg_stat_wal_receiver LIMIT 1) r),
+ 'receiver', (SELECT row_to_json(r) FROM (SELECT pid, status, received_tli, written_lsn, latest_end_lsn, slot_name, sender_host, sender_port, extract(epoch FROM last_msg_receipt_time) AS heard FROM pg_stat_wal_receiver LIMIT 1) r),
  'standbys', (SELECT json_agg(s) FROM (SELECT w.pid, w.application_name, w.usename, host(w.client_addr) AS addr, w.state, w.sync_state, w.sync_priority,
-    w.write_lsn, w.flush_lsn, w.replay_lsn, l.slot_name FROM pg_stat_replication w LEFT JOIN pg_replication_slots l ON l.active_pid = w.pid ORDER BY w.pid) s),
+    w.sent_lsn, w.write_lsn, w.flush_lsn, w.replay_lsn, extract(epoch FROM w.write_lag) AS write_lag,
+    extract(epoch FROM w.flush_lag) AS flush_lag, extract(epoch FROM w.replay_lag) AS replay_lag, l.slot_name FROM pg_stat_replication w LEFT JOIN pg_replication_slots l ON l.active_pid = w.pid ORDER BY w.pid) s),
  'slots', (SELECT json_agg(s) FROM (SELECT slot_name, slot_type, active, temporary, restart_lsn, confirmed_flush_lsn, plugin, database,
     xmin::text AS xmin, catalog_xmin::text AS catalog_xmin, wal_status FROM pg_replication_slots ORDER BY slot_name) s))`
 
@@ -116,16 +135,21 @@ type probeAnswer struct {
 	WalLSN     pgLSN    `json:"wal_lsn"`
 	ReceiveLSN pgLSN    `json:"receive_lsn"`
 	ReplayLSN  pgLSN    `json:"replay_lsn"`
+	Waiting    bool     `json:"waiting"`
 	Paused     bool     `json:"paused"`
 	ReplayTime *float64 `json:"replay_time"`
 	StartTime  float64  `json:"start_time"`
 	SyncNames  string   `json:"sync_names"`
-	Pending    bool     `json:"pending"`
-	Receiver   *struct {
+	Version    int      `json:"version"`
+	// Pending maps a parameter to its value in force and that of the files, which may lack it.
+	Pending  map[string][2]*string `json:"pending"`
+	Restores bool                  `json:"restores"`
+	Receiver *struct {
 		PID     int     `json:"pid"`
 		Status  string  `json:"status"`
 		TLI     uint32  `json:"received_tli"`
 		Written pgLSN   `json:"written_lsn"`
+		End     pgLSN   `json:"latest_end_lsn"`
 		Slot    string  `json:"slot_name"`
 		Host    string  `json:"sender_host"`
 		Port    int     `json:"sender_port"`
@@ -143,6 +167,11 @@ type probeAnswer struct {
 		Flush        pgLSN  `json:"flush_lsn"`
 		Replay       pgLSN  `json:"replay_lsn"`
 		Slot         string `json:"slot_name"`
+
+		Sent      pgLSN    `json:"sent_lsn"`
+		WriteLag  *float64 `json:"write_lag"`
+		FlushLag  *float64 `json:"flush_lag"`
+		ReplayLag *float64 `json:"replay_lag"`
 	} `json:"standbys"`
 	Slots []struct {
 		Name      string `json:"slot_name"`
@@ -163,7 +192,14 @@ func (a probeAnswer) probe() (Probe, error) {
 	p := Probe{
 		InRecovery: a.InRecovery, SystemID: a.SystemID, Timeline: cluster.Timeline(a.ControlTLI),
 		WalLSN: cluster.LSN(a.WalLSN), ReceiveLSN: cluster.LSN(a.ReceiveLSN), ReplayLSN: cluster.LSN(a.ReplayLSN),
-		ReplayPaused: a.Paused, SyncNames: a.SyncNames, StartTime: epoch(a.StartTime), PendingRestart: a.Pending,
+		ReplayPaused: a.Paused, Waiting: a.Waiting, SyncNames: a.SyncNames, StartTime: epoch(a.StartTime), PendingRestart: len(a.Pending) > 0,
+		Version: a.Version, Restores: a.Restores,
+	}
+	for name, v := range a.Pending {
+		if p.PendingReason == nil {
+			p.PendingReason = map[string]cluster.PendingChange{}
+		}
+		p.PendingReason[name] = cluster.PendingChange{Old: orDefault(v[0]), New: orDefault(v[1])}
 	}
 	if a.ReplayTime != nil {
 		t := epoch(*a.ReplayTime)
@@ -171,6 +207,7 @@ func (a probeAnswer) probe() (Probe, error) {
 	}
 	if r := a.Receiver; r != nil {
 		p.ReceiverPID, p.ReceiverStatus, p.ReceiverSlot, p.ReceiverConninfoHost = r.PID, r.Status, r.Slot, r.Host
+		p.ReceiverEnd = cluster.LSN(r.End)
 		if r.Heard > 0 {
 			p.ReceiverHeard = epoch(r.Heard)
 		}
@@ -178,6 +215,7 @@ func (a probeAnswer) probe() (Probe, error) {
 			p.ReceiverConninfoPort = fmt.Sprint(r.Port)
 		}
 		p.ReceiveLSN = max(p.ReceiveLSN, cluster.LSN(r.Written))
+		p.Received = p.ReceiveLSN
 		p.Timeline = max(p.Timeline, cluster.Timeline(r.TLI))
 	}
 	if !a.InRecovery {
@@ -188,7 +226,8 @@ func (a probeAnswer) probe() (Probe, error) {
 	for _, s := range a.Standbys {
 		p.Standbys = append(p.Standbys, Walsender{PID: s.PID, Name: s.Name, User: s.User, Addr: s.Addr, State: s.State,
 			SyncState: s.SyncState, SyncPriority: s.SyncPriority, Write: cluster.LSN(s.Write), Flush: cluster.LSN(s.Flush),
-			Replay: cluster.LSN(s.Replay), Slot: s.Slot})
+			Replay: cluster.LSN(s.Replay), Slot: s.Slot, Sent: cluster.LSN(s.Sent),
+			WriteLag: interval(s.WriteLag), FlushLag: interval(s.FlushLag), ReplayLag: interval(s.ReplayLag)})
 	}
 	for _, s := range a.Slots {
 		p.Slots = append(p.Slots, Slot{Name: s.Name, Type: s.Type, Active: s.Active, Temporary: s.Temporary,
@@ -198,6 +237,23 @@ func (a probeAnswer) probe() (Probe, error) {
 	return p, nil
 }
 
+// orDefault is a value of a parameter; one that no file sets goes back to its default.
+func orDefault(v *string) string {
+	if v == nil {
+		return "default"
+	}
+	return *v
+}
+
 func epoch(seconds float64) time.Time {
 	return time.UnixMicro(int64(seconds * 1e6))
+}
+
+// interval is a time in seconds that may not be told.
+func interval(seconds *float64) *time.Duration {
+	if seconds == nil {
+		return nil
+	}
+	d := time.Duration(*seconds * float64(time.Second))
+	return &d
 }

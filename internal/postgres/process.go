@@ -1,9 +1,7 @@
 package postgres
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,41 +11,17 @@ import (
 
 	"github.com/havenha/haven/internal/postgres/durable"
 	"github.com/havenha/haven/internal/postgres/pidfile"
+	"github.com/havenha/haven/internal/postgres/processes"
 )
 
 // Processes are the pids of all processes of the server: those whose executable is the server's and whose working
 // directory is the data directory. (A process is never ours for its directory alone: a shell may stand there.) Zombies,
 // which can do nothing any more, are not among them.
-func (i *Instance) Processes() ([]int, error) {
-	dir, err := os.Stat(i.opt.DataDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the server's processes: %w", err)
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, fmt.Errorf("list the server's processes: %w", err)
-	}
-	var pids []int
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err == nil && i.isServerProcess(pid, dir) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids, nil
-}
+func (i *Instance) Processes() ([]int, error) { return i.Target().List() }
 
-func (i *Instance) isServerProcess(pid int, dir fs.FileInfo) bool {
-	proc := "/proc/" + strconv.Itoa(pid)
-	cwd, err := os.Stat(proc + "/cwd")
-	if err != nil || !os.SameFile(cwd, dir) {
-		return false
-	}
-	exe, err := os.Readlink(proc + "/exe")
-	return err == nil && slices.Contains(i.executables(), strings.TrimSuffix(exe, " (deleted)"))
+// Target says by what the processes of this server are known, for whoever else is to end them.
+func (i *Instance) Target() processes.Server {
+	return processes.Server{DataDir: i.opt.DataDir, Executables: i.executables()}
 }
 
 // executables are the paths that a process of our server may run from: our own program's, and that of the server that

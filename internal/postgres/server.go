@@ -3,7 +3,6 @@ package postgres
 import (
 	"errors"
 	"fmt"
-	"os/exec"
 	"sync"
 	"time"
 
@@ -13,7 +12,8 @@ import (
 // Server is one running postmaster, started by us or adopted.
 type Server struct {
 	pid     int
-	cmd     *exec.Cmd // nil when adopted
+	end     func() string // how it ended, once it has; our own child is reaped by it
+	adopted bool
 	started time.Time
 	pidfd   int
 	wake    int // eventfd that ends the watch
@@ -29,7 +29,7 @@ type Server struct {
 
 // newServer begins to watch pid by a pidfd (pidfd_open(2), Linux 5.3), which tells of the exit within milliseconds
 // whether or not the process is our child, and cannot be fooled by a pid that is used again.
-func newServer(pid int, cmd *exec.Cmd, started time.Time) (*Server, error) {
+func newServer(pid int, end func() string, adopted bool, started time.Time) (*Server, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("watch the server process %d: pidfd_open: %w", pid, err)
@@ -38,7 +38,7 @@ func newServer(pid int, cmd *exec.Cmd, started time.Time) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("watch the server process %d: eventfd: %w", pid, err), unix.Close(fd))
 	}
-	return &Server{pid: pid, cmd: cmd, started: started, pidfd: fd, wake: wake,
+	return &Server{pid: pid, end: end, adopted: adopted, started: started, pidfd: fd, wake: wake,
 		exited: make(chan struct{}), watched: make(chan struct{})}, nil
 }
 
@@ -49,7 +49,7 @@ func (s *Server) PID() int { return s.pid }
 func (s *Server) Exited() <-chan struct{} { return s.exited }
 
 // Adopted tells whether somebody else started the server.
-func (s *Server) Adopted() bool { return s.cmd == nil }
+func (s *Server) Adopted() bool { return s.adopted }
 
 // Started is when the postmaster started, on the wall clock.
 func (s *Server) Started() time.Time { return s.started }
@@ -68,12 +68,8 @@ func (s *Server) watch() {
 	if !s.await() {
 		return
 	}
-	status := "unknown (adopted)"
-	if s.cmd != nil {
-		// Reaping: a zombie would keep the next server from starting, since the lock file's pid still exists.
-		_ = s.cmd.Wait()
-		status = s.cmd.ProcessState.String()
-	}
+	// Reaping: a zombie would keep the next server from starting, since the lock file's pid still exists.
+	status := s.end()
 	s.mu.Lock()
 	s.status = status
 	s.mu.Unlock()

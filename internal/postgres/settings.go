@@ -15,6 +15,8 @@ type Settings struct {
 	Controlled map[string]string
 	// Parameters are all others, which stand in the file only.
 	Parameters map[string]string
+	// CustomConf is a file that is included in place of the base configuration; empty: none.
+	CustomConf string
 	// SyncNames is synchronous_standby_names. It is always written: empty means that nobody is waited for.
 	SyncNames string
 	// HBA and Ident are the whole contents of pg_hba.conf and pg_ident.conf, by lines; empty: the file stays as it is.

@@ -3,71 +3,77 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"slices"
+	"net"
 
-	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/postgres/session"
+	"github.com/havenha/haven/internal/postgres/slots"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
-const slotsSQL = `SELECT slot_name, slot_type, active, temporary, coalesce(restart_lsn::text, '') FROM pg_catalog.pg_replication_slots`
-
-// EnsureSlots creates the physical slots that are wanted and missing, reserving WAL at once. Other physical ones that are
-// neither active nor temporary are removed where drop says so; nil: none. Logical slots are never touched.
-func (i *Instance) EnsureSlots(ctx context.Context, want []string, drop func(name string) bool) error {
-	conn, err := i.connect(ctx, "", nil)
-	if err != nil {
-		return fmt.Errorf("replication slots: %w", err)
+// KeepSlots brings the slots of the local server in order; see slots.Apply.
+func (i *Instance) KeepSlots(ctx context.Context, p slots.Plan) error {
+	dial := func(ctx context.Context, database string) (*pgconn.PgConn, error) {
+		return i.connect(ctx, database, nil)
 	}
-	defer session.Close(conn)
-	rows, err := session.Query(ctx, conn, slotsSQL)
-	if err != nil {
-		return fmt.Errorf("replication slots: list: %w", err)
-	}
-	have := map[string]bool{}
-	for _, r := range rows {
-		name, kind, active, temporary := r[0], r[1], r[2] == "t", r[3] == "t"
-		have[name] = true
-		if kind == "physical" && !temporary && !active && !slices.Contains(want, name) && drop != nil && drop(name) {
-			if _, err := session.Query(ctx, conn, "SELECT pg_catalog.pg_drop_replication_slot("+session.QuoteLiteral(name)+")"); err != nil {
-				return fmt.Errorf("replication slots: drop %s: %w", name, err)
-			}
-			i.log.Info("replication slot dropped", "slot", name)
-		}
-	}
-	for _, name := range want {
-		if have[name] {
-			continue
-		}
-		if _, err := session.Query(ctx, conn, "SELECT pg_catalog.pg_create_physical_replication_slot("+session.QuoteLiteral(name)+", true)"); err != nil {
-			return fmt.Errorf("replication slots: create %s: %w", name, err)
-		}
-		i.log.Info("replication slot created", "slot", name)
-	}
-	return nil
+	return slots.Apply(ctx, dial, p, func(what, slot string) { i.log.Info("replication slot "+what, "slot", slot) })
 }
 
-// AdvanceSlots moves inactive physical slots forward to the positions given, so that copies of another member's slots do
-// not hold back WAL for ever. Slots that are active, absent or further already are left alone.
-func (i *Instance) AdvanceSlots(ctx context.Context, to map[string]cluster.LSN) error {
-	conn, err := i.connect(ctx, "", nil)
+// connectRewind opens a session on another member's server, as whom pg_rewind connects.
+func (i *Instance) connectRewind(ctx context.Context, up Upstream) (*pgconn.PgConn, error) {
+	cfg, err := connConfig(up.Host, up.Port, i.opt.Database, i.opt.Rewind, i.opt.Name)
 	if err != nil {
-		return fmt.Errorf("advance slots: %w", err)
+		return nil, err
+	}
+	cfg.RuntimeParams["search_path"] = "pg_catalog"
+	cfg.RuntimeParams["statement_timeout"] = "5000"
+	conn, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", net.JoinHostPort(up.Host, up.Port), err)
+	}
+	return conn, nil
+}
+
+// UpstreamSlots lists the slots of another member's server.
+func (i *Instance) UpstreamSlots(ctx context.Context, up Upstream) ([]slots.Slot, error) {
+	conn, err := i.connectRewind(ctx, up)
+	if err != nil {
+		return nil, err
 	}
 	defer session.Close(conn)
-	rows, err := session.Query(ctx, conn, slotsSQL)
+	return slots.List(ctx, conn)
+}
+
+// FetchSlots reads the state of logical slots of a primary, for InstallSlots; see slots.Fetch.
+func (i *Instance) FetchSlots(ctx context.Context, up Upstream, names []string) ([]slots.State, error) {
+	conn, err := i.connectRewind(ctx, up)
 	if err != nil {
-		return fmt.Errorf("advance slots: list: %w", err)
+		return nil, err
 	}
-	for _, r := range rows {
-		target, wanted := to[r[0]]
-		at, err := cluster.ParseLSN(r[4])
-		if !wanted || err != nil || at >= target || r[1] != "physical" || r[2] == "t" {
-			continue
+	defer session.Close(conn)
+	return slots.Fetch(ctx, conn, names)
+}
+
+// HoldsWAL tells whether the WAL that a slot decodes from is in the data directory.
+func (i *Instance) HoldsWAL(s slots.State) (bool, error) {
+	c, err := readControl(i.opt.DataDir)
+	if err != nil {
+		return false, err
+	}
+	return slots.HasWAL(i.opt.DataDir, uint64(c.SegmentSize), s.Restart)
+}
+
+// InstallSlots puts copies of a primary's logical slots into the data directory of the standby, while no server runs in it.
+// It stops at the first one that cannot be put there.
+func (i *Instance) InstallSlots(list []slots.State) error {
+	left, err := i.Processes()
+	if err != nil || len(left) > 0 {
+		return fmt.Errorf("copy slots: %d processes of the server still run (%v)", len(left), err)
+	}
+	for _, s := range list {
+		if err := slots.Install(i.opt.DataDir, s, i.chown); err != nil {
+			return fmt.Errorf("copy slots: %w", err)
 		}
-		sql := "SELECT pg_catalog.pg_replication_slot_advance(" + session.QuoteLiteral(r[0]) + ", " + session.QuoteLiteral(target.String()) + ")"
-		if _, err := session.Query(ctx, conn, sql); err != nil {
-			return fmt.Errorf("advance slot %s to %s: %w", r[0], target, err)
-		}
+		i.log.Info("logical replication slot copied from the primary", "slot", s.Name, "confirmed", s.Confirmed)
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/postgres/pidfile"
+	"github.com/havenha/haven/internal/postgres/processes"
+	"golang.org/x/sys/unix"
 )
 
 // Start starts the server in a session of its own, after Configure. It returns when the server accepts connections (a
@@ -20,6 +22,16 @@ import (
 // CtlTimeout ends, the Server is returned together with an error that is ErrNotReady: a standby may need long to become
 // consistent.
 func (i *Instance) Start(ctx context.Context, s Settings) (*Server, error) {
+	return i.start(ctx, s, false)
+}
+
+// StartArmed is Start of a primary whose Launcher must hold a deadline for it, and refuses to start it otherwise. Without a
+// Launcher it is Start.
+func (i *Instance) StartArmed(ctx context.Context, s Settings) (*Server, error) {
+	return i.start(ctx, s, true)
+}
+
+func (i *Instance) start(ctx context.Context, s Settings, armed bool) (*Server, error) {
 	if err := i.mayStart(); err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
@@ -31,10 +43,10 @@ func (i *Instance) Start(ctx context.Context, s Settings) (*Server, error) {
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	var raised map[string]string
-	if disk.StandbySignal {
+	if disk.StandbySignal || disk.Copy || exists(i.path("recovery.signal")) {
 		raised = raisedForStandby(s, disk.Control)
 	}
-	server, from, err := i.launch(i.arguments(s, raised))
+	server, from, err := i.launch(i.arguments(s, raised), armed)
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
@@ -68,7 +80,7 @@ func (i *Instance) mayStart() error {
 }
 
 // launch starts the process and its watcher; from is where its part of the log begins.
-func (i *Instance) launch(args []string) (server *Server, from int64, err error) {
+func (i *Instance) launch(args []string, armed bool) (server *Server, from int64, err error) {
 	out, err := i.openLog()
 	if err != nil {
 		return nil, 0, err
@@ -77,6 +89,10 @@ func (i *Instance) launch(args []string) (server *Server, from int64, err error)
 	from, err = out.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, 0, err
+	}
+	if i.launcher != nil {
+		server, err = i.launchByOther(args, from, armed)
+		return server, from, err
 	}
 	// Not exec.CommandContext: the server outlives every context, and us.
 	cmd := exec.Command(i.bin("postgres"), args...)
@@ -87,12 +103,77 @@ func (i *Instance) launch(args []string) (server *Server, from int64, err error)
 	if err := cmd.Start(); err != nil {
 		return nil, 0, err
 	}
-	server, err = newServer(cmd.Process.Pid, cmd, time.Now())
+	reap := func() string {
+		_ = cmd.Wait()
+		return cmd.ProcessState.String()
+	}
+	server, err = newServer(cmd.Process.Pid, reap, false, time.Now())
 	if err != nil {
 		return nil, 0, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	i.setServer(server)
 	return server, from, nil
+}
+
+// launchByOther has the Launcher start the process. By the time that it is watched it may have ended, and have been
+// reaped by its parent: then its log says why.
+func (i *Instance) launchByOther(args []string, from int64, armed bool) (*Server, error) {
+	c := processes.Command{
+		Path: i.bin("postgres"), Args: args, Env: i.environment(i.grandparent()...), Log: i.opt.LogFile, Server: i.Target(), MustBeArmed: armed,
+	}
+	if u := i.credential(); u != nil {
+		c.User = &processes.User{UID: u.Uid, GID: u.Gid, Groups: u.Groups}
+	}
+	pid, err := i.launcher.Launch(c)
+	if err != nil {
+		return nil, err
+	}
+	server, err := newServer(pid, i.exitStatus(pid), false, time.Now())
+	if err == nil {
+		if err = ours(c.Server, server); err != nil {
+			i.discard(server)
+		}
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("the server ended at once (%s): %s", i.exitStatus(pid)(), i.logTail(from))
+	}
+	if err != nil {
+		return nil, err
+	}
+	i.setServer(server)
+	return server, nil
+}
+
+// seenAs is how long a process that was started as the server may take to look like one.
+const seenAs = 2 * time.Second
+
+// ours waits until the process that was started is seen to be the server's. One that lives and is not seen as that yet is
+// not taken for one that has ended; unix.ESRCH: it has.
+func ours(target processes.Server, s *Server) error {
+	for limit := time.Now().Add(seenAs); !target.Has(s.pid); time.Sleep(10 * time.Millisecond) {
+		fds := []unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 0); err == nil && n > 0 {
+			return unix.ESRCH
+		}
+		if time.Now().After(limit) {
+			exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", s.pid))
+			cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", s.pid))
+			return fmt.Errorf("process %d was started as the server of %s, and is not seen as that: it runs %q in %q", s.pid, target.DataDir, exe, cwd)
+		}
+	}
+	return nil
+}
+
+// exitStatus tells how a process ended that is not our child.
+func (i *Instance) exitStatus(pid int) func() string {
+	return func() string {
+		if i.launcher != nil {
+			if status := i.launcher.ExitStatus(pid); status != "" {
+				return status
+			}
+		}
+		return "unknown (adopted)"
+	}
 }
 
 // grandparent tells the server to disregard the pid in a stale lock file that has come to belong to somebody else
@@ -117,7 +198,7 @@ func (i *Instance) setServer(s *Server) {
 	i.mu.Lock()
 	old := i.server
 	i.server = s
-	if s.cmd == nil {
+	if s.adopted {
 		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", s.pid)); err == nil {
 			i.exe = strings.TrimSuffix(exe, " (deleted)")
 		}
@@ -192,7 +273,7 @@ func (i *Instance) Adopt() (*Server, error) {
 	if !i.isPostmaster(f) {
 		return nil, nil
 	}
-	s, err := newServer(f.PID, nil, f.Start)
+	s, err := newServer(f.PID, i.exitStatus(f.PID), true, f.Start)
 	if err != nil {
 		if !exists(fmt.Sprintf("/proc/%d", f.PID)) {
 			return nil, nil

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/havenha/haven/internal/postgres/pidfile"
+	"github.com/havenha/haven/internal/postgres/processes"
 	"golang.org/x/sys/unix"
 )
 
@@ -109,7 +109,7 @@ func (i *Instance) Kill(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("kill: %s: %w", describeAlive(pids), ctx.Err())
+			return fmt.Errorf("kill: %s: %w", processes.Describe(pids), ctx.Err())
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -133,29 +133,7 @@ func (i *Instance) killPostmaster() error {
 // killProcess ends pid if it still is a process of the server.
 func (i *Instance) killProcess(pid int) error { return i.signalProcess(pid, unix.SIGKILL) }
 
-// signalProcess signals pid if it still is a process of the server; the pidfd keeps the number from meaning another one
-// between that look and the signal.
-func (i *Instance) signalProcess(pid int, sig unix.Signal) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	dir, err := os.Stat(i.opt.DataDir)
-	if err != nil {
-		return err
-	}
-	if !i.isServerProcess(pid, dir) {
-		return nil
-	}
-	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	return nil
-}
+func (i *Instance) signalProcess(pid int, sig unix.Signal) error { return i.Target().Signal(pid, sig) }
 
 func (i *Instance) awaitReaped(ctx context.Context, s *Server) error {
 	if s == nil {
@@ -167,14 +145,4 @@ func (i *Instance) awaitReaped(ctx context.Context, s *Server) error {
 	case <-ctx.Done():
 		return fmt.Errorf("kill: process %d has not been reaped: %w", s.pid, ctx.Err())
 	}
-}
-
-func describeAlive(pids []int) string {
-	text := fmt.Sprintf("processes %v are still there", pids)
-	for _, pid := range pids {
-		if st, err := pidfile.ReadStat(pid); err == nil && st.State == 'D' {
-			text += fmt.Sprintf("; process %d is in uninterruptible sleep (state D), most likely in a disk that does not answer", pid)
-		}
-	}
-	return text
 }

@@ -13,11 +13,13 @@ import (
 	"time"
 )
 
-// A check is begun every checkEvery, each with checkTimeout, so that a lost packet costs little; after checkHurry every
-// checkSlowly, since whoever takes so long does not end sooner by being asked.
+// A check is begun every checkEvery, each with checkTimeout, so that a lost packet costs little. Both grow as long as nobody
+// answers, since a network may be slow: a check gets the time that has passed, up to checkLongest. After checkHurry one is
+// begun every checkSlowly, since whoever takes so long does not end sooner by being asked.
 const (
 	checkEvery   = 100 * time.Millisecond
 	checkTimeout = 300 * time.Millisecond
+	checkLongest = 3 * time.Second
 	checkHurry   = 20 * time.Second
 	checkSlowly  = 500 * time.Millisecond
 )
@@ -61,8 +63,10 @@ func (c *checker) until(ctx context.Context, who candidate, delay time.Duration,
 			return
 		case <-next.C:
 		}
+		passed := time.Since(began)
+		limit := min(max(checkTimeout, passed), checkLongest)
 		tries.Go(func() {
-			err := c.once(ctx, who)
+			err := c.once(ctx, who, limit)
 			if ctx.Err() != nil {
 				return
 			}
@@ -71,8 +75,8 @@ func (c *checker) until(ctx context.Context, who candidate, delay time.Duration,
 			}
 			tell(err)
 		})
-		if time.Since(began) < checkHurry {
-			next.Reset(checkEvery)
+		if passed < checkHurry {
+			next.Reset(max(checkEvery, limit/10))
 		} else {
 			next.Reset(checkSlowly)
 		}
@@ -80,8 +84,8 @@ func (c *checker) until(ctx context.Context, who candidate, delay time.Duration,
 }
 
 // once asks the member's REST API and the server's port, at the same time.
-func (c *checker) once(ctx context.Context, who candidate) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+func (c *checker) once(ctx context.Context, who candidate, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	answered := make(chan error, 1)
 	go func() { answered <- probe(ctx, who.ports) }()

@@ -2,12 +2,14 @@ package dcstest
 
 import (
 	"context"
-	"net"
+	"fmt"
 	"net/http"
 	"os/exec"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/havenha/haven/internal/freeport"
 )
 
 // startTime is ample for an etcd on a busy machine.
@@ -99,10 +101,9 @@ func (e *Etcd) signal(t testing.TB, s syscall.Signal) {
 // FreeAddress is a host:port on loopback that was free a moment ago.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Pick()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }

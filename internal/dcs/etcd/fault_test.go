@@ -296,6 +296,35 @@ func TestCloseLeavesNothingRunning(t *testing.T) {
 	goleak.VerifyNone(t, before)
 }
 
+// TestWatcherThatLeavesEarlyEnds: it leaves while its stream is being opened; the listener is gone without a word, and
+// nobody will say why the stream failed.
+func TestWatcherThatLeavesEarlyEnds(t *testing.T) {
+	c := openClient(t, Options{Endpoints: []string{dcstest.StartEtcd(t)}})
+	l, err := c.calls.order()[0].open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	stream, err := l.watch.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	_, _ = stream.Recv() // waits until the stream has seen the end of ctx: whatever is sent now fails
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.follow(ctx, stream, make(chan heardFrom), image{header: &pb.ResponseHeader{}}, func(dcs.Update) {})
+	}()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a watch that could not be asked for ended without an error")
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("a watch that was left goes on for ever, and Close would wait for it")
+	}
+}
+
 func TestStaleAnswersArePassedOver(t *testing.T) {
 	f := newFreshness()
 	header := func(cluster, term uint64) *pb.ResponseHeader {

@@ -39,6 +39,7 @@ type link struct {
 	lease   pb.LeaseClient
 	cluster pb.ClusterClient
 	watch   pb.WatchClient
+	upkeep  pb.MaintenanceClient
 }
 
 // open returns the connection; it blocks, for at most dialTimeout, only where a password has to be presented.
@@ -62,6 +63,7 @@ func (n *node) open() (*link, error) {
 		lease:   pb.NewLeaseClient(conn),
 		cluster: pb.NewClusterClient(conn),
 		watch:   pb.NewWatchClient(conn),
+		upkeep:  pb.NewMaintenanceClient(conn),
 	}
 	return n.link, nil
 }

@@ -103,3 +103,11 @@ func (c *Client) replace(ctx context.Context, what, name, value string, seenRev 
 	_, err := c.commit(ctx, t)
 	return err
 }
+
+// RemoveCluster deletes every key of the cluster. Members that run write theirs again.
+func (c *Client) RemoveCluster(ctx context.Context) error {
+	return c.call(ctx, "remove the cluster", func(ctx context.Context, l *link) error {
+		_, err := l.kv.Delete(ctx, c.prefix, clientv3.WithPrefix())
+		return err
+	})
+}

@@ -150,6 +150,11 @@ func (s *Server) run(ctx context.Context, m marker) error {
 	s.etcd = e
 	s.mu.Unlock()
 	defer s.shut(e)
+	bound, unbound := context.WithCancel(ctx)
+	var streams sync.WaitGroup
+	streams.Go(func() { s.boundStreams(bound) })
+	defer streams.Wait()
+	defer unbound()
 	s.greeter.set(phaseStarted, true)
 	if err := (marker{Token: s.opt.Token, Phase: phaseStarted}).write(s.opt.DataDir); err != nil {
 		return fmt.Errorf("embedded etcd: %w", err)

@@ -136,8 +136,12 @@ func listen(ctx context.Context, stream pb.Watch_WatchClient, heard chan<- heard
 // follow applies events to the image until the stream ends or falls silent.
 func (c *Client) follow(ctx context.Context, stream pb.Watch_WatchClient, heard <-chan heardFrom, im image, send func(dcs.Update)) error {
 	if err := stream.Send(c.watchRequest(im.header.GetRevision() + 1)); err != nil {
-		h := <-heard
-		return fmt.Errorf("the watch could not be asked for: %w", errors.Join(err, h.err))
+		select {
+		case h := <-heard: // Recv tells why
+			err = errors.Join(err, h.err)
+		case <-ctx.Done(): // the listener may have left without a word
+		}
+		return fmt.Errorf("the watch could not be asked for: %w", err)
 	}
 	ask := time.NewTicker(askEvery)
 	defer ask.Stop()

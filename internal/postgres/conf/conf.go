@@ -41,6 +41,11 @@ func Line(name, value string) string {
 	return name + " = '" + strings.NewReplacer(`\`, `\\`, `'`, `''`, "\n", `\n`).Replace(value) + "'\n"
 }
 
+// Include is the directive that reads another file.
+func Include(path string) string {
+	return "include '" + strings.ReplaceAll(path, "'", "''") + "'\n"
+}
+
 // WithoutRecovery takes the recovery parameters out of a file's text.
 func WithoutRecovery(text string) string {
 	var kept []string

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/havenha/haven/internal/freeport"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/programs"
 	"golang.org/x/sys/unix"
@@ -142,7 +142,7 @@ func Settings() postgres.Settings {
 	return postgres.Settings{
 		Controlled: map[string]string{"wal_level": "replica", "hot_standby": "on", "max_connections": "30", "max_wal_senders": "10",
 			"max_replication_slots": "10", "wal_log_hints": "on", "max_worker_processes": "8"},
-		Parameters: map[string]string{"shared_buffers": "8MB", "max_wal_size": "256MB", "wal_keep_size": "64MB", "log_min_messages": "info"},
+		Parameters: map[string]string{"shared_buffers": "8MB", "dynamic_shared_memory_type": "mmap", "max_wal_size": "256MB", "wal_keep_size": "64MB", "log_min_messages": "info"},
 		HBA: []string{"local all all scram-sha-256", "host all all 127.0.0.1/32 scram-sha-256",
 			"host replication all 127.0.0.1/32 scram-sha-256"},
 	}
@@ -170,12 +170,11 @@ func Upstream(o postgres.Options, slot string) postgres.Upstream {
 // FreePort is a port of 127.0.0.1 that was free a moment ago.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Pick()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // Context ends after a minute, or with the test.

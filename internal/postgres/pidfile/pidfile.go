@@ -17,26 +17,53 @@ import (
 type Stat struct {
 	State byte
 	Start time.Time
+	CPU   time.Duration // that it has used
 }
 
 // ReadStat reads them for a process.
 func ReadStat(pid int) (Stat, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := statFields(pid)
 	if err != nil {
 		return Stat{}, err
-	}
-	// The name in parentheses may itself hold parentheses and spaces.
-	end := bytes.LastIndexByte(raw, ')')
-	fields := strings.Fields(string(raw[end+1:]))
-	if end < 0 || len(fields) < 20 {
-		return Stat{}, fmt.Errorf("/proc/%d/stat cannot be understood", pid)
 	}
 	ticks, err := strconv.ParseInt(fields[19], 10, 64)
 	if err != nil {
 		return Stat{}, err
 	}
+	user, errUser := strconv.ParseInt(fields[11], 10, 64)
+	system, errSystem := strconv.ParseInt(fields[12], 10, 64)
+	if err := errors.Join(errUser, errSystem); err != nil {
+		return Stat{}, err
+	}
 	boot, err := bootTime()
-	return Stat{State: fields[0][0], Start: boot.Add(time.Duration(ticks) * (time.Second / 100))}, err
+	return Stat{
+		State: fields[0][0], Start: boot.Add(time.Duration(ticks) * (time.Second / 100)),
+		CPU: time.Duration(user+system) * (time.Second / 100),
+	}, err
+}
+
+// Parent reads a process's state and the number of its parent.
+func Parent(pid int) (state byte, parent int, err error) {
+	fields, err := statFields(pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	parent, err = strconv.Atoi(fields[1])
+	return fields[0][0], parent, err
+}
+
+// statFields are those after the name, which stands in parentheses and may itself hold parentheses and spaces.
+func statFields(pid int) ([]string, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	end := bytes.LastIndexByte(raw, ')')
+	fields := strings.Fields(string(raw[end+1:]))
+	if end < 0 || len(fields) < 20 {
+		return nil, fmt.Errorf("/proc/%d/stat cannot be understood", pid)
+	}
+	return fields, nil
 }
 
 // bootTime is the kernel's btime; the clock tick of Linux's /proc is 1/100 s on every architecture PostgreSQL runs on.

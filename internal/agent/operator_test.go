@@ -1,0 +1,152 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/ha"
+)
+
+func synchronous(n int) func(cluster.Snapshot) bool {
+	return func(s cluster.Snapshot) bool { return whole(n)(s) && len(s.Sync.Standbys) == 1 }
+}
+
+func order(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// configure changes the dynamic configuration.
+func (w *world) configure(text string) {
+	w.t.Helper()
+	if err := w.store.PutConfig(w.t.Context(), json.RawMessage(text), -1); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestRestartOnDemand restarts a synchronous standby, then the leader for a parameter that waits for it, then at a
+// scheduled time: leader, term and timeline stay, and what was pending is in force.
+func TestRestartOnDemand(t *testing.T) {
+	w := startCluster(t, "{ttl: 10, loop_wait: 1, synchronous_mode: on}", "a", "b")
+	s := w.await("bootstrap", synchronous(2))
+	leader, standby := w.leader(s), w.members[s.Sync.Standbys[0]]
+
+	pid := postmaster(t, standby)
+	if err := standby.agent.Restart(order(t), ha.Restart{Role: "replica"}); err != nil {
+		t.Fatal(err)
+	}
+	if postmaster(t, standby) == pid {
+		t.Error("the standby runs on")
+	}
+	w.await("the standby is synchronous again", synchronous(2))
+
+	if err := leader.agent.Restart(order(t), ha.Restart{Pending: true}); !errors.Is(err, ha.NotMet) {
+		t.Errorf("nothing is pending: %v", err)
+	}
+	w.configure(`{"ttl": 10, "loop_wait": 1, "synchronous_mode": true, "postgresql": {"parameters": {"max_connections": 77}}}`)
+	w.await("a pending restart", func(s cluster.Snapshot) bool {
+		m, _ := s.Member(leader.name)
+		return m.PendingRestart && m.PendingRestartReason["max_connections"] == cluster.PendingChange{Old: "100", New: "77"}
+	})
+	pid = postmaster(t, leader)
+	if err := leader.agent.Restart(order(t), ha.Restart{Pending: true, Role: "primary"}); err != nil {
+		t.Fatal(err)
+	}
+	after := w.await("nothing is pending on the leader", func(s cluster.Snapshot) bool {
+		m, _ := s.Member(leader.name)
+		return !m.PendingRestart && synchronous(2)(s)
+	})
+	if postmaster(t, leader) == pid {
+		t.Error("the leader runs on")
+	}
+	if m, _ := after.Member(leader.name); after.Leader.ModRev != s.Leader.ModRev || after.Term.Number != s.Term.Number || m.Timeline != 1 {
+		t.Errorf("leader %+v, term %+v: a restart in place moves neither", after.Leader, after.Term)
+	}
+
+	pid = postmaster(t, standby)
+	at := time.Now().Add(1500 * time.Millisecond)
+	if err := standby.agent.ScheduleRestart(order(t), ha.Restart{Version: "99.1", Below: 990001}, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.agent.ScheduleRestart(order(t), ha.Restart{}, at); !errors.Is(err, ha.ErrAlreadyScheduled) {
+		t.Errorf("a second schedule: %v", err)
+	}
+	shown := w.await("the schedule is shown", func(s cluster.Snapshot) bool {
+		m, _ := s.Member(standby.name)
+		return len(m.ScheduledRestart) > 0
+	})
+	if m, _ := shown.Member(standby.name); !strings.Contains(string(m.ScheduledRestart), `"schedule":"`+at.Format(cluster.TimeFormat)) || !strings.Contains(string(m.ScheduledRestart), `"postgres_version":"99.1"`) {
+		t.Errorf("the member key shows %s", m.ScheduledRestart)
+	}
+	w.await("the scheduled restart", func(s cluster.Snapshot) bool {
+		m, _ := s.Member(standby.name)
+		return len(m.ScheduledRestart) == 0 && synchronous(2)(s) && postmaster(t, standby) != pid
+	})
+	if err := standby.agent.ScheduleRestart(order(t), ha.Restart{}, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		if was, err := standby.agent.UnscheduleRestart(order(t)); was != want || err != nil {
+			t.Errorf("taking it back: %v, %v, want %v", was, err, want)
+		}
+	}
+}
+
+// TestLeaderThatDoesNotStartAgain: where a synchronous standby has every commit, a restart that fails ends as a crash does.
+func TestLeaderThatDoesNotStartAgain(t *testing.T) {
+	w := startCluster(t, "{ttl: 10, loop_wait: 1, synchronous_mode: on}", "a", "b")
+	s := w.await("bootstrap", synchronous(2))
+	leader := w.leader(s)
+	w.configure(`{"ttl": 10, "loop_wait": 1, "synchronous_mode": true, "postgresql": {"parameters": {"shared_preload_libraries": "there_is_none"}}}`)
+	w.await("a pending restart", func(s cluster.Snapshot) bool {
+		m, _ := s.Member(leader.name)
+		return m.PendingRestart
+	})
+	if err := leader.agent.Restart(order(t), ha.Restart{}); err == nil || !strings.Contains(err.Error(), "there_is_none") {
+		t.Errorf("the order ends with %v", err)
+	}
+	standby := s.Sync.Standbys[0]
+	s = w.await("the standby leads", func(s cluster.Snapshot) bool {
+		return s.Leader != nil && s.Leader.Name == standby && s.Term.State == cluster.TermPromoted
+	})
+	if s.Term.Fence != cluster.FenceStopped || s.Term.Cause == nil || s.Term.Cause.Code != ha.CauseCrash {
+		t.Errorf("term says %+v", s.Term)
+	}
+	w.configure(`{"ttl": 10, "loop_wait": 1, "synchronous_mode": true}`)
+	w.await("both are back", synchronous(2))
+}
+
+// TestReinitializeOnDemand has a standby copied anew; what it had is moved aside. On the leader it is refused.
+func TestReinitializeOnDemand(t *testing.T) {
+	w := startCluster(t, "{ttl: 10, loop_wait: 1, synchronous_mode: on}", "a", "b")
+	s := w.await("bootstrap", synchronous(2))
+	leader, standby := w.leader(s), w.members[s.Sync.Standbys[0]]
+	var why ha.Refusal
+	if err := leader.agent.Reinitialize(order(t), ha.Reinit{}, true); !errors.As(err, &why) || why != "I am the leader, can not reinitialize" {
+		t.Errorf("on the leader: %v", err)
+	}
+	pid := postmaster(t, standby)
+	if err := standby.agent.Reinitialize(order(t), ha.Reinit{FromLeader: true}, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.agent.Reinitialize(order(t), ha.Reinit{}, false); !errors.As(err, &why) || why != "reinitialize already in progress" {
+		t.Errorf("a second time: %v", err)
+	}
+	w.await("a new copy is made", func(s cluster.Snapshot) bool {
+		m, _ := s.Member(standby.name)
+		return m.State == cluster.StateCreatingReplica
+	})
+	w.await("the new copy streams", func(s cluster.Snapshot) bool { return synchronous(2)(s) && postmaster(t, standby) != pid })
+	aside, err := filepath.Glob(standby.node.Postgres.DataDir + ".*.aside/PG_VERSION")
+	if err != nil || len(aside) != 1 {
+		t.Errorf("set aside: %v, %v", aside, err)
+	}
+}
