@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go' 2>/dev/null) \
 	$(shell find internal -path '*/testdata' -prune -o -type f -not -name '*.go' -print 2>/dev/null) go.mod go.sum
 
-# Packages in which goroutines share state: make check runs their tests under the race detector.
+# Packages in which goroutines share state: their tests run under the race detector.
 RACE := ./internal/agent/... ./internal/api/... ./internal/app/... ./internal/dcs/... ./internal/demo/... \
 	./internal/drill ./internal/drill/hosts ./internal/guard/... ./internal/journal/... ./internal/obs/... ./internal/postgres/... ./internal/proxy/...
 GOTEST := go test -count=1 -timeout 30m
@@ -35,13 +35,16 @@ demo: ## run three members and a proxy on this machine until Ctrl-C (DEMO='--kil
 	@exec bin/haven demo $(DEMO)
 
 .PHONY: test
-test: ## run all tests, the end-to-end ones last and alone
+test: ## run all tests, those of the concurrent packages under the race detector, the end-to-end ones last and alone
 	@scripts/deps.sh test
-	$(GOTEST) $$(go list ./... | grep -v /e2e)
-	$(GOTEST) -timeout 45m ./e2e/...
+	@failed=0; \
+	$(MAKE) --no-print-directory race || failed=1; \
+	$(GOTEST) $$(go list ./... | grep -v /e2e | grep -vxF "$$(go list $(RACE))") || failed=1; \
+	$(GOTEST) -timeout 45m ./e2e/... || failed=1; \
+	exit $$failed
 
 .PHONY: race
-race: ## run the tests of the concurrent packages under the race detector
+race: ## run the tests of the concurrent packages alone
 	@scripts/deps.sh test
 	$(GOTEST) -race $(RACE)
 
@@ -59,11 +62,10 @@ arch: ## check layers, purity, sizes, documents (arch_test.go)
 	go test -count=1 .
 
 .PHONY: check
-check: ## what CI runs: lint, arch, race, test
+check: ## what CI runs: lint, arch, test
 	@scripts/deps.sh test
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory arch
-	$(MAKE) --no-print-directory race
 	$(MAKE) --no-print-directory test
 
 .PHONY: test-versions
@@ -100,16 +102,22 @@ faults: ## make FAULTS (100) random faults on a real cluster, chosen by SEED (1)
 	go run ./e2e/bench -random $(FAULTS) -seed $(or $(SEED),1) -out docs/bench
 
 .PHONY: days
-days: ## live through each bad day DAYS (20) times on a real cluster, and judge after each, into docs/bench (as root, hours)
+days: ## live through each bad day DAYS (20) times on a real cluster, and judge after each, into docs/bench (ADD=1: to what is there; as root, hours)
 	@scripts/deps.sh test
 	@$(MAKE) --no-print-directory bin/haven
-	go run ./e2e/bench -days $(or $(DAYS),20) -out docs/bench $(if $(ONLY),-only "$(ONLY)")
+	go run ./e2e/bench -days $(or $(DAYS),20) -out docs/bench $(if $(ONLY),-only "$(ONLY)") $(if $(ADD),-add)
 
 .PHONY: quiet
 quiet: ## disturb a real cluster for RUNS (10) minutes in each of five ways that must not move the leadership, into docs/bench (as root)
 	@scripts/deps.sh test
 	@$(MAKE) --no-print-directory bin/haven
-	go run ./e2e/bench -quiet $(RUNS) -out docs/bench $(if $(ONLY),-only "$(ONLY)")
+	go run ./e2e/bench -quiet $(RUNS) -out docs/bench $(if $(ONLY),-only "$(ONLY)") $(if $(ADD),-add)
+
+.PHONY: idle
+idle: ## watch for an hour (FOR=1h) what a cluster uses that nobody uses, into docs/bench (as root)
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	go run ./e2e/bench -idle $(or $(FOR),1h) -out docs/bench
 
 .PHONY: mixed
 mixed: ## hand leadership over between Debian's Patroni and Haven, each ordered pair ROUNDS (3) times, into docs/bench (as root)

@@ -74,6 +74,7 @@ type testCluster struct {
 	nodes   map[string]*exec.Cmd
 	store   *etcd.Client
 	bin     string // of the servers; empty: as haven finds them
+	program string // that nodes run; empty: the one under test
 }
 
 // eachServer runs a test on Debian's PostgreSQL and on every one that HAVEN_TEST_PG names.
@@ -186,7 +187,11 @@ func (c *testCluster) start(name string) {
 		c.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(binary(c.t), "run", c.plan.File, "--name", name)
+	program := c.program
+	if program == "" {
+		program = binary(c.t)
+	}
+	cmd := exec.Command(program, "run", c.plan.File, "--name", name)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = c.plan.Dir, log, log
 	cmd.Env = append(os.Environ(), "HOME="+c.plan.Dir)
 	if c.bin != "" && slices.Contains(c.plan.Members, name) {

@@ -36,6 +36,9 @@ func (b *bench) days(ctx context.Context) error {
 	failsafe := variant{Name: "days in failsafe mode", Settings: daySettings()}
 	failsafe.Settings.Failsafe = true
 	var all []dayResult
+	if err := b.anew(daysFile); err != nil {
+		return err
+	}
 	for _, v := range []variant{usual, small, failsafe} {
 		chosen := slices.DeleteFunc(b.chosenDays(), func(d stack.Day) bool { return !v.Settings.Fit(d) })
 		if len(chosen) == 0 {
@@ -89,7 +92,7 @@ func (b *bench) live(ctx context.Context, v variant, days []stack.Day, all *[]da
 				return fmt.Errorf("%s: %w", d.Name, err)
 			}
 			*all = append(*all, r)
-			if err := b.saveDays(*all); err != nil {
+			if err := record(b.o.out, daysFile, r, writeDays); err != nil {
 				return err
 			}
 			log.Printf("%d/%d %s on %s: outage %.2f s, %d errors, healthy after %.1f s, %d acknowledged: %s %s", n+1, b.o.days, d.Name, r.Target, r.Outage, r.Errors, r.Healthy, r.Acked, r.Verdict, r.Wrong)
@@ -105,9 +108,7 @@ func (b *bench) live(ctx context.Context, v variant, days []stack.Day, all *[]da
 	return nil
 }
 
-func (b *bench) saveDays(all []dayResult) error {
-	return errors.Join(writeJSON(filepath.Join(b.o.out, "days.json"), all), writeDays(b.o.out, all))
-}
+const daysFile = "days.json"
 
 func writeDays(dir string, all []dayResult) error {
 	return os.WriteFile(filepath.Join(dir, "days.md"), []byte(renderDays(all)), 0o644)

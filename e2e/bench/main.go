@@ -40,6 +40,8 @@ type options struct {
 	days     int
 	quiet    int
 	only     string
+	idle     time.Duration
+	add      bool
 }
 
 func main() {
@@ -57,6 +59,8 @@ func main() {
 	flag.IntVar(&o.days, "days", 0, "instead of the table: live through each bad day that often, and judge after each")
 	flag.IntVar(&o.quiet, "quiet", 0, "instead of the table: that many runs of a minute of each disturbance that must not move the leadership")
 	flag.StringVar(&o.only, "only", "", "only these days or disturbances, separated by commas")
+	flag.DurationVar(&o.idle, "idle", 0, "instead of the table: watch for so long what a cluster uses that nobody uses")
+	flag.BoolVar(&o.add, "add", false, "add to the days and disturbances that are recorded, instead of beginning anew")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -69,7 +73,7 @@ func main() {
 
 func run(ctx context.Context, o options) error {
 	if o.table {
-		return errors.Join(again(o.out, rawFile, writeTable), again(o.out, "days.json", writeDays), again(o.out, "quiet.json", writeQuiet))
+		return errors.Join(again(o.out, rawFile, writeTable), again(o.out, daysFile, writeDays), again(o.out, quietFile, writeQuiet), again(o.out, "idle.json", writeIdle))
 	}
 	if err := hosts.Available(); err != nil {
 		return err
@@ -93,6 +97,8 @@ func (b *bench) measure(ctx context.Context) error {
 		return b.days(ctx)
 	case b.o.quiet > 0:
 		return b.quiet(ctx)
+	case b.o.idle > 0:
+		return b.rest(ctx)
 	}
 	for _, v := range b.variants {
 		if err := b.variant(ctx, v); err != nil {

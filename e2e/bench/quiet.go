@@ -98,6 +98,9 @@ func (b *bench) quiet(ctx context.Context) error {
 	}
 	defer func() { end(s) }()
 	var all []quietResult
+	if err := b.anew(quietFile); err != nil {
+		return err
+	}
 	for _, d := range disturbances() {
 		if b.o.only != "" && !slices.Contains(split(b.o.only), d.name) {
 			continue
@@ -110,8 +113,7 @@ func (b *bench) quiet(ctx context.Context) error {
 			all = append(all, r)
 			log.Printf("%d/%d %s (real fault: %v): %d changes of leadership, outage %.2f s, %d errors, %d acknowledged: %s",
 				n+1, b.o.quiet, d.name, r.Real, r.Changes, r.Outage, r.Errors, r.Acked, r.Verdict)
-			err = errors.Join(writeJSON(filepath.Join(b.o.out, "quiet.json"), all), writeQuiet(b.o.out, all))
-			if err != nil {
+			if err := record(b.o.out, quietFile, r, writeQuiet); err != nil {
 				return err
 			}
 		}
@@ -191,6 +193,8 @@ func timeline(ctx context.Context, s *stack.Stack, primary string) (n int, err e
 	err = c.QueryRow(ctx, "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int").Scan(&n)
 	return n, err
 }
+
+const quietFile = "quiet.json"
 
 func writeQuiet(dir string, all []quietResult) error {
 	return os.WriteFile(filepath.Join(dir, "quiet.md"), []byte(renderQuiet(all)), 0o644)

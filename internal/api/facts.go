@@ -6,12 +6,28 @@ import (
 	"net/http"
 )
 
-// postHaven answers POST /haven/facts. It is guarded as a request that changes something is, though it changes nothing.
+// postHaven answers POST /haven/facts, which is guarded as a request that changes something is, though it changes nothing,
+// and POST /haven/upgrade.
 func (s *Server) postHaven(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/haven/facts" || s.opt.Facts == nil {
+	switch {
+	case r.URL.Path == "/haven/facts" && s.opt.Facts != nil:
+		s.postFacts(w, r)
+	case r.URL.Path == "/haven/upgrade" && s.opt.Upgrade != nil:
+		s.postUpgrade(w, r)
+	default:
 		errorPage(w, http.StatusNotFound, "")
+	}
+}
+
+func (s *Server) postUpgrade(w http.ResponseWriter, r *http.Request) {
+	if err := s.opt.Upgrade(r.Context()); err != nil {
+		text(w, http.StatusConflict, err.Error())
 		return
 	}
+	text(w, http.StatusAccepted, "goes on as the program that is installed now")
+}
+
+func (s *Server) postFacts(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		errorPage(w, http.StatusBadRequest, "")

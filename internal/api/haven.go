@@ -14,6 +14,7 @@ type Status struct {
 	Name      string       `json:"name"`
 	Scope     string       `json:"scope"`
 	Version   string       `json:"version"`
+	Started   time.Time    `json:"started"` // when this program began to serve
 	At        time.Time    `json:"at"`
 	HasServer bool         `json:"has_server"`
 	Answers   bool         `json:"server_answers"` // its server, when it was asked
@@ -112,7 +113,7 @@ func (s *Server) getHaven(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	document(w, ok, Status{
-		Name: l.Name, Scope: l.Scope, Version: l.Version, At: at, HasServer: l.HasServer, Answers: l.Probe != nil,
+		Name: l.Name, Scope: l.Scope, Version: l.Version, Started: s.started, At: at, HasServer: l.HasServer, Answers: l.Probe != nil,
 		Role: l.role(), Leads: l.isLeader(), Known: l.Known, SeenAt: l.SeenAt, SystemID: l.SystemID, Reason: l.Reason,
 		Task: l.Task, LastTurn: l.LastTurn, Problems: l.Problems, Cluster: keysOf(l.Snapshot),
 	})

@@ -25,9 +25,10 @@ const (
 
 // Server serves the REST interface of one node. Make it with New, serve with Run.
 type Server struct {
-	opt  Options
-	log  *slog.Logger
-	http *http.Server
+	opt     Options
+	log     *slog.Logger
+	http    *http.Server
+	started time.Time
 
 	mu       sync.Mutex
 	settings *settings
@@ -45,7 +46,7 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opt: o, log: o.Log, fail: make(chan error, 1)}
+	s := &Server{opt: o, log: o.Log, started: time.Now(), fail: make(chan error, 1)}
 	var err error
 	if s.settings, err = newSettings(o.Node, o.Log); err != nil {
 		return nil, err

@@ -78,6 +78,8 @@ type Options struct {
 	Pledge func(to string, ttl time.Duration) (cluster.LSN, error)
 	// Reload reads the node's configuration again.
 	Reload func() error
+	// Upgrade has the node go on as the program that now stands where its own did; an error says why not, and nothing has changed.
+	Upgrade func(ctx context.Context) error
 	// Peers asks other members' REST APIs.
 	Peers   *http.Client
 	Log     *slog.Logger

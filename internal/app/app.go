@@ -30,7 +30,10 @@ import (
 type Options struct {
 	Node *config.Node
 	// Load reads the configuration again, for a reload.
-	Load    func() (*config.Node, config.Report)
+	Load func() (*config.Node, config.Report)
+	// Next is the command by which the program that an upgrade would go on as checks the configuration: what stands at the
+	// path by which this one was started, then the arguments. Empty: an upgrade is refused.
+	Next    []string
 	Version string
 	Log     *slog.Logger
 	Env     []string
@@ -52,6 +55,9 @@ type Node struct {
 	api    *api.Server
 	peers  *http.Client // asks other members' REST APIs
 	stack  teardown
+
+	upgrading atomic.Bool
+	leave     context.CancelCauseFunc // ends the agent; set before the REST API serves
 }
 
 // New checks and binds everything. Nothing of PostgreSQL is touched before Run.
@@ -230,7 +236,7 @@ func (n *Node) buildAPI(context.Context) error {
 	}
 	n.api, err = api.New(api.Options{
 		Operator: operator, Pledge: pledge,
-		Node: c.RESTAPI, Source: n.source(), Store: n.store, Wake: n.wake, Reload: n.Reload, Peers: n.peers,
+		Node: c.RESTAPI, Source: n.source(), Store: n.store, Wake: n.wake, Reload: n.Reload, Upgrade: n.Upgrade, Peers: n.peers,
 		Log: n.log.With("component", "restapi"), Version: n.opt.Version, Facts: n.facts,
 	})
 	return err
@@ -242,7 +248,7 @@ func (n *Node) wake() {
 	}
 }
 
-// Run runs the node until ctx ends or a part of it fails, and takes it down.
+// Run runs the node until ctx ends or a part of it fails, and takes it down. It returns ErrUpgrade after Upgrade.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.stack.unwind(n.log)
 	if err := n.awaitStore(ctx); err != nil {
@@ -260,6 +266,7 @@ func (n *Node) runParts(ctx context.Context) error {
 	defer stopServing()
 	core, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	n.leave = cancel
 	parts := make(chan error, 6)
 	count := 0
 	begin := func(name string, ctx context.Context, run func(context.Context) error) {
@@ -293,6 +300,9 @@ func (n *Node) runParts(ctx context.Context) error {
 	stopServing()
 	for range count {
 		errs = append(errs, <-parts)
+	}
+	if n.upgrading.Load() {
+		errs = append(errs, ErrUpgrade)
 	}
 	return errors.Join(errs...)
 }

@@ -204,6 +204,11 @@ role. A file with faults changes nothing; the member's log names them, and what 
 
 // each asks once, and then does something with each member that is meant, one after the other.
 func (c *console) each(ctx context.Context, args []string, role string, yes bool, what string, do func(context.Context, target, cluster.Member) outcome) error {
+	return c.eachOf(ctx, args, role, yes, what, func(picture, []cluster.Member) {}, do)
+}
+
+// eachOf is each in another order.
+func (c *console) eachOf(ctx context.Context, args []string, role string, yes bool, what string, order func(picture, []cluster.Member), do func(context.Context, target, cluster.Member) outcome) error {
 	if err := c.noTSV(); err != nil {
 		return err
 	}
@@ -216,6 +221,7 @@ func (c *console) each(ctx context.Context, args []string, role string, yes bool
 	if err != nil {
 		return err
 	}
+	order(t.p, members)
 	if err := c.agree(ctx, yes, fmt.Sprintf("Are you sure you want to %s members %s?", what, strings.Join(nameList(members), ", "))); err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ sends connections to the right one.`,
 	root.AddCommand(
 		c.statusCommand(), c.listCommand(), c.topologyCommand(), c.explainCommand(), c.historyCommand(),
 		c.switchoverCommand(), c.failoverCommand(), c.pauseCommand(), c.resumeCommand(), c.reloadCommand(), c.editConfigCommand(), c.showConfigCommand(),
-		c.restartCommand(), c.reinitCommand(), c.flushCommand(), c.removeCommand(), c.configCommand(), c.versionCommand(),
+		c.restartCommand(), c.upgradeCommand(), c.reinitCommand(), c.flushCommand(), c.removeCommand(), c.configCommand(), c.versionCommand(),
 		c.runCommand(), c.patronictlCommand(), c.demoCommand(), c.keeperCommand(), c.doctorCommand(), c.monitorCommand(),
 	)
 	return root

@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -35,9 +37,32 @@ first), SIGHUP reads the configuration again.`,
 			if len(args) == 1 {
 				file = args[0]
 			}
-			return c.run(cmd.Context(), file)
+			err := c.run(cmd.Context(), file)
+			if errors.Is(err, app.ErrUpgrade) {
+				return goOn()
+			}
+			return err
 		},
 	}
+}
+
+// startedAs is the path by which this program was started, as it stands there now; empty: it cannot be told. A link is not
+// resolved, since an upgrade may change where it leads.
+func startedAs() string {
+	path, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return ""
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// goOn replaces this program by the one that stands at its path now. It returns only if that fails.
+func goOn() error {
+	path := startedAs()
+	return fmt.Errorf("go on as %s: %w", path, syscall.Exec(path, os.Args, os.Environ()))
 }
 
 // hostSource is where the configuration of a node on this host comes from.
@@ -86,7 +111,7 @@ func (c *console) run(ctx context.Context, file string) error {
 	for _, f := range report.Faults {
 		log.Warn(f.String())
 	}
-	n, err := app.New(ctx, app.Options{Node: node, Load: load, Version: Version, Log: log, Env: c.env})
+	n, err := app.New(ctx, app.Options{Node: node, Load: load, Next: c.nextCheck(file), Version: Version, Log: log, Env: c.env})
 	if err != nil {
 		return err
 	}
@@ -98,6 +123,22 @@ func (c *console) run(ctx context.Context, file string) error {
 		return nil
 	}
 	return err
+}
+
+// nextCheck is the command by which the program that is installed at the time checks this node's configuration.
+func (c *console) nextCheck(file string) []string {
+	path := startedAs()
+	if path == "" {
+		return nil
+	}
+	next := []string{path, "config", "check"}
+	if c.name != "" {
+		next = append(next, "--name", c.name)
+	}
+	if file != "" {
+		next = append(next, file)
+	}
+	return next
 }
 
 // reloadOnHUP reads the configuration again at every SIGHUP until it is stopped.

@@ -92,7 +92,7 @@ func (c *core) start(cmd processes.Command) error {
 	if err != nil {
 		return errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
 	}
-	c.target, c.postmaster = &cmd.Server, h
+	c.state.Target, c.postmaster = &cmd.Server, h
 	c.state.Server = &Running{PID: pid, Since: time.Now()}
 	c.log.Info("server started", "pid", pid, "data_dir", cmd.Server.DataDir)
 	return nil
@@ -138,7 +138,7 @@ func (c *core) adopt() {
 	if c.postmaster != nil {
 		return
 	}
-	f, err := pidfile.Read(c.target.DataDir)
+	f, err := pidfile.Read(c.state.Target.DataDir)
 	if err != nil || f.PID <= 1 {
 		return
 	}
@@ -147,7 +147,7 @@ func (c *core) adopt() {
 		return
 	}
 	watched, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil || !c.target.Has(f.PID) {
+	if err != nil || !c.state.Target.Has(f.PID) {
 		unix.Close(h.fd)
 		if err == nil {
 			unix.Close(watched)
@@ -156,7 +156,7 @@ func (c *core) adopt() {
 	}
 	c.postmaster = h
 	c.state.Server = &Running{PID: f.PID, Since: time.Now(), Adopted: true}
-	c.log.Info("server adopted", "pid", f.PID, "data_dir", c.target.DataDir)
+	c.log.Info("server adopted", "pid", f.PID, "data_dir", c.state.Target.DataDir)
 	go func() { // ends with the process
 		defer unix.Close(watched)
 		if awaitEnd(watched) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/havenha/haven/internal/bootclock"
 	"github.com/havenha/haven/internal/cluster"
-	"github.com/havenha/haven/internal/postgres/processes"
 )
 
 // idleAfter is how long a guard without agent and server stays.
@@ -23,12 +22,11 @@ type core struct {
 	requests chan request
 	left     chan int64 // connections that have ended
 	children <-chan os.Signal
-	gone     chan int // pids of adopted postmasters that have ended
+	gone     chan int                             // pids of adopted postmasters that have ended
+	become   func(program string, l legacy) error // replaces the program, with what it is to know; returns only when it fails
 
-	state State
-	// target is the server that the deadline is for; postmaster is a handle on its first process, nil: none runs.
-	target     *processes.Server
-	postmaster *handle
+	state      State
+	postmaster *handle // on the first process of the server; nil: none runs
 	generation int64
 	armedBy    int64 // connection that has set generation
 
@@ -43,13 +41,14 @@ type core struct {
 type request struct {
 	Request
 	connection int64
+	pid        int // of the peer
 	reply      chan Reply
 }
 
 func newCore(log *slog.Logger, a *alarm, children <-chan os.Signal) *core {
 	return &core{
 		log: log, alarm: a, children: children, requests: make(chan request), left: make(chan int64), gone: make(chan int, 1),
-		connections: map[int64]bool{}, state: State{PID: os.Getpid()},
+		connections: map[int64]bool{}, state: State{PID: os.Getpid(), Program: programOf(os.Getpid())},
 	}
 }
 
@@ -105,6 +104,8 @@ func (c *core) serve(r request) Reply {
 		c.log.Info("an agent has connected", "deadline_in", c.untilDeadline())
 	case r.connection != c.agent:
 		reply.Error, reply.TakenOver = "another agent has taken the guard over", true
+	case r.Op == opBecome:
+		reply.Error = c.renew(r.pid).Error()
 	default:
 		if err := c.perform(r.Request); err != nil {
 			reply.Error = err.Error()
@@ -124,7 +125,7 @@ func (c *core) perform(r Request) error {
 		return c.disarm()
 	case r.Op == opKill:
 		if r.Server != nil {
-			c.target = r.Server
+			c.state.Target = r.Server
 		}
 		c.kill(r.Reason)
 		return nil
@@ -170,7 +171,7 @@ func (c *core) arm(r Request) error {
 	if err := c.alarm.set(deadline); err != nil {
 		return err
 	}
-	c.target, c.generation, c.armedBy, c.state.Deadline = r.Server, r.Generation, c.agent, deadline
+	c.state.Target, c.generation, c.armedBy, c.state.Deadline = r.Server, r.Generation, c.agent, deadline
 	c.adopt()
 	return nil
 }

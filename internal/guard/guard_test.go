@@ -27,6 +27,9 @@ import (
 // The test's program is also the guard, and an agent that does nothing but renew.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == guard.Command {
+		if _, err := os.Stat(filepath.Join(os.Args[2], diesOnBecoming)); err == nil && os.Getenv("HAVEN_GUARD_LEGACY") != "" {
+			os.Exit(9)
+		}
 		os.Exit(guard.Main(os.Args[2:]))
 	}
 	if len(os.Args) > 1 && os.Args[1] == "test-first" {
@@ -35,11 +38,17 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "test-first-agent" {
 		os.Exit(firstAgent())
 	}
+	if len(os.Args) > 1 && os.Args[1] == "test-hello" {
+		os.Exit(testHello(os.Args[2]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "test-agent" {
 		os.Exit(testAgent(os.Args[2], os.Args[3]))
 	}
 	os.Exit(m.Run())
 }
+
+// diesOnBecoming is a file in the state directory that makes a guard end at once when it was to go on for another program.
+const diesOnBecoming = "dies-on-becoming"
 
 // term is how long each renewal of the test's agents lasts.
 const term = 700 * time.Millisecond
@@ -268,12 +277,18 @@ func (s *site) observe() guard.State {
 
 func (s *site) dial() net.Conn {
 	s.t.Helper()
-	dir, err := os.Open(s.dir)
-	pgtest.Must(s.t, err)
-	defer dir.Close()
-	conn, err := net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/guard.sock", dir.Fd()))
+	conn, err := s.tryDial()
 	pgtest.Must(s.t, err)
 	return conn
+}
+
+func (s *site) tryDial() (net.Conn, error) {
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/guard.sock", dir.Fd()))
 }
 
 func (s *site) ask(line string) guard.Reply {

@@ -61,7 +61,7 @@ func (c *core) strike() {
 		return
 	}
 	for _, pid := range left {
-		if serr := c.target.Signal(pid, unix.SIGKILL); serr != nil {
+		if serr := c.state.Target.Signal(pid, unix.SIGKILL); serr != nil {
 			err = errors.Join(err, serr)
 		}
 	}
@@ -122,9 +122,9 @@ func killDescendants() {
 // remaining are the living processes of the server, and all below us.
 func (c *core) remaining() ([]int, error) {
 	left, err := processes.Descendants(os.Getpid())
-	if err != nil || c.target == nil {
+	if err != nil || c.state.Target == nil {
 		return left, err
 	}
-	standing, err := c.target.List()
+	standing, err := c.state.Target.List()
 	return append(left, standing...), err
 }

@@ -45,6 +45,7 @@ type Link struct {
 	mu     sync.Mutex
 	conn   *connection // nil: none
 	child  int         // a guard that we have made and may have to reap
+	asked  int         // the guard that was asked to become our program
 	over   error       // why the link is of no use any more
 	armed  bool
 	last   *Request // the deadline that is to be in force, whichever guard holds it; nil: none
@@ -106,7 +107,7 @@ func (l *Link) Arm(generation int64, deadline cluster.Instant, s processes.Serve
 	}
 	request.Deadline = max(deadline, r.State.Deadline)
 	l.armed, l.last, l.holder = true, &request, r.State.PID
-	return nil
+	return l.modernise(r.State) // if its deadline was too near for that before
 }
 
 // Disarm lets the server live without a deadline, if that is still wanted once its turn has come.

@@ -61,19 +61,9 @@ func run(dir string, log *slog.Logger) error {
 	signal.Notify(deaf, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
-	lock, err := takeLock(dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become the parent of orphans: %w", err)
 	}
-	listener, err := listen(dir)
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
 	alarm, err := newAlarm()
 	if err != nil {
 		return err
@@ -81,13 +71,38 @@ func run(dir string, log *slog.Logger) error {
 	defer alarm.close()
 	c := newCore(log, alarm, children)
 	c.state.Memory, c.state.OOM = lockMemory(), resistOOM()
+	lock, listener, err := c.begin(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	defer listener.Close()
 	go accept(listener, c)
-	ready()
-	log.Info("guard started", "memory", c.state.Memory, "oom", c.state.OOM)
 	c.run()
 	err = os.Remove(filepath.Join(dir, socketName)) // under the lock, so it is ours
 	log.Info("guard ended: there is nothing to guard")
 	return err
+}
+
+// begin takes lock and socket of the directory, or what the program before this one has left to us.
+func (c *core) begin(dir string) (lock *os.File, listener *net.UnixListener, err error) {
+	if left, ok, err := inherited(); ok || err != nil {
+		if err == nil {
+			lock, listener, err = c.inherit(left)
+		}
+		return lock, listener, err
+	}
+	if lock, err = takeLock(dir); err != nil {
+		return nil, nil, err
+	}
+	if listener, err = listen(dir); err != nil {
+		lock.Close()
+		return nil, nil, err
+	}
+	c.become = becomer(lock, listener)
+	ready()
+	c.log.Info("guard started", "memory", c.state.Memory, "oom", c.state.OOM)
+	return lock, listener, nil
 }
 
 // takeLock makes this the only guard of the directory.

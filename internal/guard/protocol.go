@@ -24,6 +24,9 @@
 //	        the device would reset the host; it is let go of when no deadline is in force and no process is left to end.
 //	disarm  there is no deadline any more
 //	kill    the deadline has passed now
+//	become  the guard goes on as the agent's program: the same process with the same children, deadline and watchdog. The
+//	        connection breaks, and the answer is that of the next hello; an answer on this one is a refusal. A guard that
+//	        does not tell its Program does not know this request.
 //	bye     the guard ends, if no process of a server is left; otherwise nothing
 //
 // A guard to which no agent is connected, and which has no server, ends after a while by itself.
@@ -47,6 +50,7 @@ const (
 	opArm    = "arm"
 	opDisarm = "disarm"
 	opKill   = "kill"
+	opBecome = "become"
 	opBye    = "bye"
 )
 
@@ -75,12 +79,14 @@ type Reply struct {
 
 // State is what a guard knows.
 type State struct {
-	PID      int             `json:"pid"`               // the guard's
-	Server   *Running        `json:"server,omitempty"`  // the postmaster that runs
-	Deadline cluster.Instant `json:"deadline"`          // 0: disarmed
-	Exit     *Exit           `json:"exit,omitempty"`    // the last postmaster that ended
-	Killing  bool            `json:"killing,omitempty"` // the deadline has passed, and not all processes are gone
-	Killed   *Killed         `json:"killed,omitempty"`  // the last time that it had to end a server; there while Killing
+	PID      int               `json:"pid"`               // the guard's
+	Program  string            `json:"program,omitempty"` // the file that it runs: device, inode
+	Server   *Running          `json:"server,omitempty"`  // the postmaster that runs
+	Deadline cluster.Instant   `json:"deadline"`          // 0: disarmed
+	Target   *processes.Server `json:"target,omitempty"`  // the server that the deadline is for
+	Exit     *Exit             `json:"exit,omitempty"`    // the last postmaster that ended
+	Killing  bool              `json:"killing,omitempty"` // the deadline has passed, and not all processes are gone
+	Killed   *Killed           `json:"killed,omitempty"`  // the last time that it had to end a server; there while Killing
 	// Memory and OOM tell whether the guard's memory is locked, and whether the kernel spares it when memory runs out;
 	// otherwise, why not.
 	Memory string `json:"memory"`

@@ -34,7 +34,8 @@ func accept(l *net.UnixListener, c *core) {
 
 func serveConnection(conn *net.UnixConn, id int64, c *core) {
 	defer conn.Close()
-	if !ours(conn) {
+	cred, err := peer(conn)
+	if err != nil || !ours(cred) {
 		return
 	}
 	defer func() { c.left <- id }()
@@ -42,7 +43,7 @@ func serveConnection(conn *net.UnixConn, id int64, c *core) {
 	lines.Buffer(make([]byte, 0, 4<<10), maxLine)
 	out := json.NewEncoder(conn)
 	for lines.Scan() {
-		r := request{connection: id, reply: make(chan Reply, 1)}
+		r := request{connection: id, pid: int(cred.Pid), reply: make(chan Reply, 1)}
 		if err := json.Unmarshal(lines.Bytes(), &r.Request); err != nil {
 			_ = out.Encode(Reply{Protocol: Protocol, Error: "this is no request: " + err.Error()})
 			return
@@ -55,10 +56,7 @@ func serveConnection(conn *net.UnixConn, id int64, c *core) {
 }
 
 // ours tells whether the peer is of our own user, or root. The socket's mode says so too, where the file system keeps it.
-func ours(conn *net.UnixConn) bool {
-	cred, err := peer(conn)
-	return err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Geteuid())
-}
+func ours(cred *unix.Ucred) bool { return cred.Uid == 0 || int(cred.Uid) == os.Geteuid() }
 
 func peer(conn *net.UnixConn) (*unix.Ucred, error) {
 	raw, err := conn.SyscallConn()

@@ -40,7 +40,11 @@ func (l *Link) connect() error {
 			time.Sleep(20 * time.Millisecond)
 			continue
 		}
-		if err = l.greet(conn); err == nil || l.over != nil {
+		s, err := l.greet(conn)
+		if err == nil {
+			return l.modernise(s)
+		}
+		if l.over != nil {
 			return err
 		}
 		errs = append(errs, err)
@@ -49,7 +53,7 @@ func (l *Link) connect() error {
 }
 
 // greet takes the guard over. One that does not answer is replaced.
-func (l *Link) greet(conn *connection) error {
+func (l *Link) greet(conn *connection) (State, error) {
 	l.conn = conn
 	reply, err := l.exchange(Request{Op: opHello})
 	if err == nil {
@@ -61,14 +65,34 @@ func (l *Link) greet(conn *connection) error {
 		if k := reply.State.Killed; k != nil {
 			l.opt.Log.Warn("the guard has ended the server", "at", k.At, "reason", k.Reason, "verified", k.Verified, "left", k.Left)
 		}
-		return nil
+		return reply.State, nil
 	}
 	l.drop()
 	if errors.Is(err, errLost) {
 		l.opt.Log.Error("the guard does not answer; it is replaced", "pid", conn.pid, "error", err)
 		err = errors.Join(err, l.endHung(conn.pid))
 	}
-	return err
+	return State{}, err
+}
+
+// modernise has a guard of another program than ours go on as ours, once: a newer Haven does not leave an older guard
+// behind. One that does not know how, or will not now, stays as it is.
+func (l *Link) modernise(s State) error {
+	ours := programOf(os.Getpid())
+	if s.Program == "" || ours == "" || s.Program == ours || l.asked == s.PID || s.Deadline != 0 && s.Deadline.Sub(bootclock.Now()) < becomeBefore {
+		return nil
+	}
+	l.asked = s.PID
+	if l.last == nil && s.Deadline != 0 && s.Target != nil { // a former agent's: should this go wrong, the next guard has to know it
+		l.last, l.holder = &Request{Op: opArm, Deadline: s.Deadline, Server: s.Target}, s.PID
+	}
+	_, err := l.exchange(Request{Op: opBecome})
+	if !errors.Is(err, errLost) {
+		l.opt.Log.Warn("the guard goes on as the older program", "pid", s.PID, "error", err)
+		return nil
+	}
+	l.drop()
+	return l.connect()
 }
 
 // replay tells a guard that took the place of another what that one knew: the last deadline, or that it has passed. A
