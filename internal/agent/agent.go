@@ -44,7 +44,9 @@ type Options struct {
 	// Troubles tell what else is not as it should be, in sentences. They are called by the loop, and may not block.
 	Troubles []func() []string
 	Version  string // of Haven
-	Log      *slog.Logger
+	// Clocks reads both clocks; nil: those of this host.
+	Clocks func() bootclock.Reading
+	Log    *slog.Logger
 }
 
 // ErrAbandon as the cause of a context's end makes the agent end as a crash would: at once, with server, keys and lease
@@ -79,6 +81,7 @@ type Agent struct {
 	exits     chan serverExit
 	renewals  chan renewal
 	keeper    *keeper
+	stolen    stolen
 	warden    *warden
 	pledges   *pledges
 	lists     lists
@@ -154,8 +157,8 @@ func New(o Options) *Agent {
 	}
 	a.node.Store(o.Node)
 	a.keeper = newKeeper(a)
+	a.stolen = newStolen(o.Clocks)
 	a.warden = &warden{a: a, link: o.Guard, kick: make(chan struct{}, 1)}
-	a.knocker = &knocker{a: a}
 	a.knocker, a.surveyor = &knocker{a: a}, &surveyor{a: a}
 	a.writer = newKeyWriter(a)
 	a.chores = &chores{result: make(chan choresDone, 1)}
@@ -193,6 +196,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.pledges = openPledges(a.opt.Node.Dir(), a.log) // nobody asks for a word before the first status is published
 	updates := a.store.Watch(life)
 	a.beside(life, a.keeper.run)
+	a.beside(life, a.awaitJumps)
 	a.beside(life, a.warden.run)
 	a.beside(life, a.knocker.run)
 	a.beside(life, a.surveyor.run)
@@ -241,6 +245,7 @@ func (a *Agent) receive(ctx, life context.Context, updates <-chan dcs.Update, ti
 		a.takeExit(life, e)
 	case r := <-a.renewals:
 		a.takeRenewal(r)
+	case <-a.stolen.jumped: // the next turn looks at the clocks
 	case <-a.wake:
 		a.look(life)
 	case <-timer:
@@ -257,6 +262,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	}
 	now := bootclock.Now()
 	a.lastTurn.Store(int64(now))
+	a.noticeStolenTime()
 	a.forgetLost()
 	if a.st.task == nil && a.st.holder == nil {
 		a.pledges.settle()

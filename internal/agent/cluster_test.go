@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/agent"
+	"github.com/havenha/haven/internal/bootclock"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs/etcd"
@@ -38,7 +39,8 @@ type world struct {
 	store   *etcd.Client
 	members map[string]*testMember
 	file    string
-	alone   bool // members have no guard
+	alone   bool                     // members have no guard
+	clocks  func() bootclock.Reading // nil: those of this host
 }
 
 type testMember struct {
@@ -167,7 +169,7 @@ func (w *world) start(name string) *testMember {
 	m.guard = w.openGuard(node, server, logger)
 	m.agent = agent.New(agent.Options{
 		Node: node, Store: w.store, Server: server, Journal: j, Guard: m.guard, Peers: http.DefaultClient, Version: "test",
-		Log: logger,
+		Log: logger, Clocks: w.clocks,
 	})
 	m.serve(w.t)
 	ctx, stop := context.WithCancelCause(context.Background())

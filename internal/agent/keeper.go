@@ -17,9 +17,10 @@ import (
 type renewal struct {
 	lease    dcs.Lease // the lease in use; its id changes when the old one has ended
 	deadline cluster.Instant
-	renewed  *dcs.Holder // the leadership that was proven, until deadline
-	lost     *dcs.Holder // the leadership that the store denies
-	failsafe bool        // it was proven by the word of all members, without the store
+	renewed  *dcs.Holder     // the leadership that was proven, until deadline
+	began    cluster.Instant // when the proof of it began
+	lost     *dcs.Holder     // the leadership that the store denies
+	failsafe bool            // it was proven by the word of all members, without the store
 	err      error
 }
 
@@ -185,7 +186,7 @@ func (k *keeper) prove(ctx context.Context, lease dcs.Lease, h *dcs.Holder, ttl 
 	case err != nil:
 		return renewal{lease: lease, err: err}
 	}
-	return renewal{lease: lease, renewed: h, deadline: deadline}
+	return renewal{lease: lease, renewed: h, began: began, deadline: deadline}
 }
 
 // withoutStore has leadership proven by the word of all members, where the store cannot be reached. It goes on when the
@@ -196,6 +197,7 @@ func (k *keeper) withoutStore(ctx context.Context, lease dcs.Lease, h *dcs.Holde
 	if errors.Is(why, errUnguarded) || denied && !k.failsafe {
 		return renewal{}, false
 	}
+	began := bootclock.Now()
 	deadline, ok := k.a.failsafe(ctx, *h, ttl)
 	if !ok {
 		return renewal{}, false
@@ -204,7 +206,7 @@ func (k *keeper) withoutStore(ctx context.Context, lease dcs.Lease, h *dcs.Holde
 	if denied {
 		lease = k.fresh(ctx, h.Lease, ttl, lease)
 	}
-	return renewal{lease: lease, renewed: h, deadline: deadline, failsafe: true}, true
+	return renewal{lease: lease, renewed: h, began: began, deadline: deadline, failsafe: true}, true
 }
 
 // fresh is a lease in the place of one that has ended; that one, if none can be had in a part of ttl: the loop waits meanwhile for the
@@ -261,7 +263,10 @@ func (a *Agent) takeRenewal(r renewal) {
 	}
 	switch {
 	case st.holder == nil:
+	case r.renewed != nil && r.began < a.stolen.doubt.Boot:
+		a.keeper.again() // what it has proven may be older than it looks
 	case r.renewed != nil && r.renewed.LeaderRev == st.holder.LeaderRev:
+		a.stolen.proven = a.stolen.read()
 		st.deadline, st.failsafe = max(st.deadline, r.deadline), r.failsafe
 	case r.lost != nil && st.task != nil && writesTerm(st.task.Kind):
 		// the running action moves the term on: what the keeper compared may be our own former revision
