@@ -120,10 +120,10 @@ idle: ## watch for an hour (FOR=1h) what a cluster uses that nobody uses, into d
 	go run ./e2e/bench -idle $(or $(FOR),1h) -out docs/bench
 
 .PHONY: mixed
-mixed: ## hand leadership over between Debian's Patroni and Haven, each ordered pair ROUNDS (3) times, into docs/bench (as root)
+mixed: ## hand leadership over between Patroni, 3 and 4, and Haven, each ordered pair ROUNDS (3) times, into docs/bench (as root)
 	@scripts/deps.sh test
 	@$(MAKE) --no-print-directory bin/haven
-	HAVEN_E2E_BINARY=$(CURDIR)/bin/haven HAVEN_MIXED_ROUNDS=$(or $(ROUNDS),3) HAVEN_MIXED_PAGE=$(CURDIR)/docs/bench/mixed.md \
+	HAVEN_PATRONI4=$$(scripts/patroni4.sh) HAVEN_E2E_BINARY=$(CURDIR)/bin/haven HAVEN_MIXED_ROUNDS=$(or $(ROUNDS),3) HAVEN_MIXED_PAGE=$(CURDIR)/docs/bench/mixed.md \
 		go test -count=1 -timeout 1h -v ./e2e -run 'TestMixedCluster'
 
 .PHONY: facts

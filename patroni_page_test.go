@@ -33,7 +33,7 @@ func chapters() []chapter {
 			{"keys and values in etcd, leases", "the same, and own keys below `haven/`; see [layout](dcs-layout.md)", "TestEncodeKeepsTheLayout TestDecode TestMixedCluster"},
 			{"etcd by its v3 protocol", "over gRPC, where Patroni uses the JSON gateway", "TestConformanceExternal"},
 			{"etcd v2, Consul, ZooKeeper, Exhibitor, Kubernetes, raft", missing + ": a section `etcd` is read as v3, the others are refused", ""},
-			{"members of Patroni beside those of Haven, in one cluster", "each takes over from each, also in synchronous mode and after a `kill -9`; tried with Debian's 3.0.2", "TestMixedCluster"},
+			{"members of Patroni beside those of Haven, in one cluster", "each takes over from each, also in synchronous mode and after a `kill -9`, with Debian's 3.0.2; with 4.0.7 in quorum and failsafe mode too (`make mixed`)", "TestMixedCluster TestMixedClusterWithPatroni4"},
 			{"one data directory and one file for both", "taken over as it is, and given back as it is", "TestMembersAreReplaced"},
 			{"Citus", missing + ": `citus` is refused; `POST /citus` and `/mpp` are answered, and do nothing", "TestAccess"},
 		}},

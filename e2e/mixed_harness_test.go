@@ -23,15 +23,18 @@ import (
 
 // What runs a member of a mixed cluster.
 const (
-	withPatroni = "patroni"
-	withHaven   = "haven"
+	withPatroni  = "patroni"
+	withPatroni4 = "patroni 4"
+	withHaven    = "haven"
 )
 
 // mixedCluster has members that Debian's Patroni or Haven runs, each by the same patroni.yml, on a genuine etcd 3.4.
 type mixedCluster struct {
 	*testCluster
-	endpoint string
+	etcd     *dcstest.Etcd
+	patroni4 string            // folder of its Python package; empty: Patroni is the installed one
 	sql      map[string]string // address of each member's server
+	programs map[string]string // that run the members
 	ends     map[string]chan struct{}
 
 	stretches []stretch
@@ -77,10 +80,10 @@ func prepareMixed(t *testing.T, members ...string) *mixedCluster {
 	dir := openDir(t)
 	c := &testCluster{t: t, nodes: map[string]*exec.Cmd{}}
 	c.plan.Dir, c.plan.Members, c.plan.Nodes = dir, members, members
-	m := &mixedCluster{testCluster: c, endpoint: dcstest.StartEtcd(t), sql: map[string]string{}, ends: map[string]chan struct{}{}}
+	m := &mixedCluster{testCluster: c, etcd: dcstest.Start(t), sql: map[string]string{}, programs: map[string]string{}, ends: map[string]chan struct{}{}}
 	for _, name := range members {
 		m.sql[name] = dcstest.FreeAddress(t)
-		text := fmt.Sprintf(mixedFile, name, dcstest.FreeAddress(t), strings.TrimPrefix(m.endpoint, "http://"), m.sql[name],
+		text := fmt.Sprintf(mixedFile, name, dcstest.FreeAddress(t), strings.TrimPrefix(m.etcd.Endpoint, "http://"), m.sql[name],
 			filepath.Join(dir, name), pgtest.BinDirs()[0], filepath.Join(dir, name+".pgpass"))
 		if err := os.WriteFile(m.file(name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -88,7 +91,7 @@ func prepareMixed(t *testing.T, members ...string) *mixedCluster {
 	}
 	c.giveAway(dir)
 	var err error
-	if c.store, err = etcd.Open(etcd.Options{Endpoints: []string{m.endpoint}, Scope: "mixed", RetryTimeout: 3 * time.Second}); err != nil {
+	if c.store, err = etcd.Open(etcd.Options{Endpoints: []string{m.etcd.Endpoint}, Scope: "mixed", RetryTimeout: 3 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.store.Close() })
@@ -106,12 +109,10 @@ func (m *mixedCluster) run(name, program string) {
 		m.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(withPatroni, m.file(name))
-	if program == withHaven {
-		cmd = exec.Command(binary(m.t), "run", m.file(name))
-	}
+	cmd := m.command(program, name)
+	m.programs[name] = program
 	cmd.Dir, cmd.Stdout, cmd.Stderr = m.plan.Dir, log, log
-	cmd.Env = append(os.Environ(), "HOME="+m.plan.Dir, "PYTHONUNBUFFERED=1")
+	cmd.Env = append(cmd.Environ(), "HOME="+m.plan.Dir, "PYTHONUNBUFFERED=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: m.account}
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
@@ -119,6 +120,32 @@ func (m *mixedCluster) run(name, program string) {
 	end := make(chan struct{})
 	m.nodes[name], m.ends[name] = cmd, end
 	go func() { _ = cmd.Wait(); close(end) }()
+}
+
+// command is how a member is run.
+func (m *mixedCluster) command(program, name string) *exec.Cmd {
+	switch program {
+	case withHaven:
+		return exec.Command(binary(m.t), "run", m.file(name))
+	case withPatroni4:
+		return m.python("-m", "patroni", m.file(name))
+	}
+	return exec.Command(withPatroni, m.file(name))
+}
+
+// python runs something of Patroni 4.
+func (m *mixedCluster) python(args ...string) *exec.Cmd {
+	cmd := exec.Command("/usr/bin/python3", args...)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+m.patroni4)
+	return cmd
+}
+
+// ctl is the patronictl of the cluster's Patroni.
+func (m *mixedCluster) ctl(args ...string) *exec.Cmd {
+	if m.patroni4 == "" {
+		return exec.Command("patronictl", args...)
+	}
+	return m.python(append([]string{"-c", "from patroni.ctl import ctl; ctl()"}, args...)...)
 }
 
 // stop ends a member in an orderly way and waits for its end.
@@ -190,12 +217,12 @@ func (m *mixedCluster) synchronousTo(s cluster.Snapshot) bool {
 		m.ask(s.Leader.Name, "SELECT count(*)::text FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"
 }
 
-// patronictl runs Debian's, with the file of that member.
+// patronictl runs the genuine one, with the file of that member.
 func (m *mixedCluster) patronictl(member string, args ...string) string {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*awaitFor)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "patronictl", append([]string{"-c", m.file(member)}, args...)...).CombinedOutput()
+	cmd := m.ctl(append([]string{"-c", m.file(member)}, args...)...)
+	defer time.AfterFunc(2*awaitFor, func() { _ = cmd.Process.Kill() }).Stop()
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		m.t.Fatalf("patronictl %v: %v: %s", args, err, out)
 	}

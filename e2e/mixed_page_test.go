@@ -21,25 +21,32 @@ type stretch struct {
 
 const mixedHead = `# Mixed clusters
 
-What ` + "`make mixed`" + ` measured; it writes this page again. Two members that Debian's Patroni 3.0.2 runs and one that Haven runs, on
+What ` + "`make mixed`" + ` measured; it writes this page again. Two members that Patroni runs and one that Haven runs, on
 Debian's etcd 3.4 (ttl 20 s, loop_wait 2 s), on one machine. Four writers insert rows, others read, append and move money, by
 a connection string that leads to whoever accepts writes. At the end every row is read back: **lost** is what was acknowledged and is not there, **twice**
-what is there more than once. Leadership is moved by Debian's patronictl; a killed leader loses its agent and its server at
+what is there more than once. Leadership is moved by the genuine patronictl; a killed leader loses its agent and its server at
 once (kill -9), and comes back. The outage is the longest time between two acknowledgements; after a kill it is the ttl.
+`
 
+const mixedTable = `
 | meanwhile | changes of leadership | rows acknowledged | rows a second | lost | twice | outage, s |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 `
 
-// writePage writes the page if the variable asks for it.
-func (m *mixedCluster) writePage() {
+// writePage writes the page, or adds to it, if the variable asks for it.
+func (m *mixedCluster) writePage(patroni string, add bool) {
 	m.t.Helper()
 	path := os.Getenv(mixedPage)
 	if path == "" || m.t.Failed() {
 		return
 	}
 	var b strings.Builder
-	b.WriteString(mixedHead)
+	if before, err := os.ReadFile(path); add && err == nil {
+		b.Write(before)
+	} else {
+		b.WriteString(mixedHead)
+	}
+	b.WriteString("\n## " + patroni + "\n" + mixedTable)
 	for _, s := range m.stretches {
 		rows, _ := s.report.Find(check.Ledger, "primary")
 		all, _ := s.report.Find("any write", "primary")

@@ -29,18 +29,18 @@ func TestMixedCluster(t *testing.T) {
 		m.t = t
 		restAlike(t, m, "p2", "h3")
 	})
-	t.Run("each hands over to each", func(t *testing.T) { mixedSwitchovers(t, m, "asynchronous") })
+	t.Run("each hands over to each", func(t *testing.T) { mixedSwitchovers(t, m, "asynchronous", m.settled) })
 	t.Run("synchronous mode", func(t *testing.T) {
 		m.t = t
 		m.patronictl("p1", "edit-config", "mixed", "-s", "synchronous_mode=true", "--force")
 		m.await("a synchronous standby", m.synchronousTo)
 	})
 	if os.Getenv(mixedRounds) != "" { // else mixedKills hands over to each
-		t.Run("each synchronous standby takes over", func(t *testing.T) { mixedSwitchovers(t, m, "synchronous") })
+		t.Run("each synchronous standby takes over", func(t *testing.T) { mixedSwitchovers(t, m, "synchronous", m.synchronousTo) })
 	}
-	t.Run("each leader is killed", func(t *testing.T) { mixedKills(t, m) })
+	t.Run("each leader is killed", func(t *testing.T) { mixedKills(t, m, "synchronous", m.synchronousTo) })
 	m.t = t
-	m.writePage()
+	m.writePage("Patroni 3.0.2, of Debian 12", false)
 }
 
 // mixedRounds names the variable that says how often each ordered pair is gone through.
@@ -65,12 +65,8 @@ func rounds(t *testing.T) int {
 	return n
 }
 
-func mixedSwitchovers(t *testing.T, m *mixedCluster, mode string) {
+func mixedSwitchovers(t *testing.T, m *mixedCluster, mode string, ready func(cluster.Snapshot) bool) {
 	m.t = t
-	ready := m.settled
-	if mode == "synchronous" {
-		ready = m.synchronousTo
-	}
 	if s := m.await("all follow", ready); s.Leader.Name != m.plan.Members[0] {
 		m.handOver(m.plan.Members[0], ready)
 	}
@@ -132,14 +128,13 @@ func (m *mixedCluster) more(load *drill.Run, writes int) {
 }
 
 // mixedKills kills agent and server of three leaders, one after the other, each of which comes back.
-func mixedKills(t *testing.T, m *mixedCluster) {
+func mixedKills(t *testing.T, m *mixedCluster, mode string, ready func(cluster.Snapshot) bool) {
 	m.t = t
-	program := map[string]string{"p1": withPatroni, "p2": withPatroni, "h3": withHaven}
 	load := m.writers("killed")
 	for _, name := range m.plan.Members {
-		if s := m.await("a synchronous standby", m.synchronousTo); s.Leader.Name != name {
-			m.handOver(name, m.synchronousTo)
-			m.await("a synchronous standby", m.synchronousTo)
+		if s := m.await("ready", ready); s.Leader.Name != name {
+			m.handOver(name, ready)
+			m.await("ready", ready)
 		}
 		m.more(load, 200)
 		begun := time.Now()
@@ -149,10 +144,10 @@ func mixedKills(t *testing.T, m *mixedCluster) {
 			return s.Leader != nil && s.Leader.Name != name && m.led(s.Leader.Name, 1)(s)
 		})
 		m.changed(name+" killed", s.Leader.Name, time.Since(begun))
-		m.run(name, program[name])
-		m.await(name+" follows", m.synchronousTo)
+		m.run(name, m.programs[name])
+		m.await(name+" follows", ready)
 	}
-	m.verdict("each leader killed, synchronous", load)
+	m.verdict("each leader killed, "+mode, load)
 }
 
 // TestMembersAreReplaced moves a running cluster from Patroni to Haven and back, one member at a time, each on the data
