@@ -313,16 +313,26 @@ func (a *Agent) switchover(ctx context.Context, in input, e *effects) error {
 	if err := a.stillStreams(ctx, candidate); err != nil {
 		return fmt.Errorf("switchover: %w", err)
 	}
+	resume := a.quiesce(ctx, in, e)
+	if err := a.stillStreams(ctx, candidate); err != nil {
+		resume()
+		return fmt.Errorf("switchover: %w", err)
+	}
 	e.note("stopping the primary")
 	end, err := a.stopPrimary(ctx, in, candidate)
 	if done, late := a.overran(ctx, in, candidate, err, e); done {
 		return late
 	}
 	if err != nil {
+		resume() // the server starts again in place
 		return fmt.Errorf("switchover: %w", err)
 	}
 	e.note("the primary is shut down, %s has its WAL up to %s", candidate, end)
-	return a.giveTo(ctx, in, candidate, lastStatus(in, end), e)
+	if err := a.giveTo(ctx, in, candidate, lastStatus(in, end), e); err != nil {
+		resume()
+		return err
+	}
+	return nil
 }
 
 func (a *Agent) stillStreams(ctx context.Context, candidate string) error {

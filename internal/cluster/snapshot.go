@@ -26,6 +26,7 @@ type Snapshot struct {
 	History    []HistoryLine
 	Failsafe   map[string]string
 	Term       *Term
+	Hold       *Hold
 	Events     []Event // haven/events, oldest first
 }
 
@@ -85,6 +86,14 @@ type Failover struct {
 
 // Empty tells whether nothing is requested: the key is absent or holds {}.
 func (f *Failover) Empty() bool { return f == nil || (f.Leader == "" && f.Candidate == "") }
+
+// Hold is the key haven/hold: a leader that is about to stop its server asks proxies to begin no transactions for the moment.
+type Hold struct {
+	Term uint64 `json:"term"` // the leader's
+	// Seconds is how long, by the proxy's own clock, from when it has first seen the key; a newer term ends it before.
+	Seconds float64 `json:"seconds"`
+	ModRev  int64   `json:"-"`
+}
 
 // Sync is the key sync: who held every acknowledged commit when it was written.
 type Sync struct {

@@ -81,6 +81,8 @@ type Changes struct {
 	Event      *cluster.Event  // written as haven/events/<term>; the oldest beyond a hundred are removed
 	Term       *cluster.Term   // same number as before: its state moves on
 	Sync       *SyncChange
+	// Hold is put on the leader's lease; with 0 seconds it is deleted. It ends with the leadership, too.
+	Hold *cluster.Hold
 }
 
 // SyncChange is a write of /sync against the revision that was read (0: absent). Delete removes the key.

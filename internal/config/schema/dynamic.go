@@ -31,7 +31,7 @@ func dynamicKeys() []Key {
 		{Path: d + "haven.takeover", Kind: Bool, Def: "on", Inert: Inert{Instead: "a failover waits until the leader's lease has ended, or its server's exit is seen", Fits: []string{"off"}}, Text: "Fail over without waiting for the lease, in synchronous modes."},
 		{Path: d + "haven.suspect_after", Kind: Duration, Def: "1s", Inert: Inert{Instead: "a failover waits until the leader's lease has ended, or its server's exit is seen"}, Text: "How long both signs of life must be missing; at least 200ms."},
 		{Path: d + "haven.heartbeat", Kind: Duration, Def: "250ms", Inert: Inert{Instead: "a failover waits until the leader's lease has ended, or its server's exit is seen"}, Text: "Between agents; at most a third of suspect_after."},
-		{Path: d + "haven.switchover_wait", Kind: Duration, Def: "5s", Inert: Inert{Instead: "a switchover does not wait for open transactions"}, Text: "How long a switchover waits for open transactions."},
+		{Path: d + "haven.switchover_wait", Kind: Duration, Def: "5s", Text: "How long a switchover waits for transactions that are open when it begins; proxies that pool hold new ones meanwhile. 0: not at all."},
 		{Path: d + "haven.clone_limit", Kind: Text, Def: "2 per 6h", Text: "Automatic copies of one member before it waits for a person."},
 		{Path: d + "haven.hung_after", Kind: Duration, Text: "How long PostgreSQL may answer no new connection before it counts as hung and is ended; at least 3s, 0 is never. Without it: a third of ttl, at least 5s."},
 		{Path: d + "haven.crash_wait", Kind: Duration, Def: "2s", Text: "How long crash recovery of a primary may take before leadership is handed over."},

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) dcs.Store) {
 		{"a leader's writes", leaderWrites},
 		{"sync is compared", syncWrites},
 		{"a deposed leader writes nothing", deposed},
+		{"holds end", holds},
 		{"events are bounded", events},
 		{"release", release},
 		{"handover", handover},

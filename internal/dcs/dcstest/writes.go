@@ -101,6 +101,7 @@ func deposed(b *bench) {
 		"event":      {Event: &cluster.Event{Term: 1}},
 		"term":       {Term: &term},
 		"sync":       {Sync: &dcs.SyncChange{Sync: cluster.Sync{Leader: "db1"}}},
+		"hold":       {Hold: &cluster.Hold{Term: 1, Seconds: 1}},
 	} {
 		_, _, err := b.store.Write(b.ctx, h, c)
 		b.is("a deposed leader's "+what, err, dcs.ErrConflict)
@@ -111,6 +112,34 @@ func deposed(b *bench) {
 	}
 	_, err = b.store.Renew(b.ctx, next)
 	b.ok("renew by the new leader", err)
+}
+
+// holds end when they are taken back, with the leadership, and with the lease.
+func holds(b *bench) {
+	h := b.leader("db1")
+	hold := func() {
+		h, _ = b.write(h, dcs.Changes{Hold: &cluster.Hold{Term: 1, Seconds: 12.5}})
+		if got := b.snapshot().Hold; got == nil || got.Term != 1 || got.Seconds != 12.5 || got.ModRev == 0 {
+			b.Errorf("the hold reads %+v", got)
+		}
+	}
+	gone := func(why string) {
+		if got := b.snapshot().Hold; got != nil {
+			b.Errorf("%s, and there is a hold: %+v", why, got)
+		}
+	}
+	hold()
+	h, _ = b.write(h, dcs.Changes{Hold: &cluster.Hold{}})
+	gone("it was taken back")
+	hold()
+	b.ok("release", b.store.Release(b.ctx, h, nil))
+	gone("leadership was released")
+	var err error
+	h, err = b.store.Acquire(b.ctx, claimOf("db1", b.lease(), 2, h.TermRev))
+	b.ok("acquire", err)
+	hold()
+	b.ok("revoke", b.store.Revoke(b.ctx, h.Lease))
+	gone("the lease has ended")
 }
 
 func events(b *bench) {

@@ -83,6 +83,13 @@ func decodeStatus(data []byte, rev int64) *cluster.Status {
 	return s
 }
 
+// decodeHold reads a hold; one that cannot be read holds nothing.
+func decodeHold(data []byte, rev int64) *cluster.Hold {
+	h := &cluster.Hold{ModRev: rev}
+	lenient(data, h)
+	return h
+}
+
 // unquoted is the JSON inside a JSON string, or the JSON itself.
 func unquoted(data json.RawMessage) []byte {
 	var text string

@@ -19,6 +19,7 @@ const (
 	keyHistory      = "history"
 	keyFailsafe     = "failsafe"
 	keyTerm         = "haven/term"
+	keyHold         = "haven/hold"
 	keyEvents       = "haven/events/"
 )
 

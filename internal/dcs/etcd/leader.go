@@ -91,7 +91,7 @@ func (c *Client) Release(ctx context.Context, h dcs.Holder, s *cluster.Status) e
 	if err != nil {
 		return wrap(t.what, err)
 	}
-	t.writes = append(t.writes, c.remove(keyLeader))
+	t.writes = append(t.writes, c.remove(keyLeader), c.remove(keyHold))
 	t.ours = func(k keys) bool { return k[keyLeader] == nil && (s == nil || k.is(keyStatus, status)) }
 	_, err = c.commit(ctx, t)
 	return err
@@ -128,7 +128,7 @@ func (c *Client) HandOver(ctx context.Context, h dcs.Holder, o dcs.Handover) err
 		clientv3.Compare(clientv3.CreateRevision(c.key(member)), "!=", 0),
 		clientv3.Compare(clientv3.LeaseValue(c.key(member)), "=", o.Lease),
 	}
-	t.writes = append(t.writes, c.putLeased(keyLeader, o.Candidate, o.Lease), c.put(keyTerm, term))
+	t.writes = append(t.writes, c.putLeased(keyLeader, o.Candidate, o.Lease), c.put(keyTerm, term), c.remove(keyHold))
 	if o.FailoverRev != 0 {
 		t.compares = append(t.compares, c.modified(keyFailover, o.FailoverRev))
 		t.writes = append(t.writes, c.put(keyFailover, "{}"))

@@ -94,5 +94,7 @@ func decodeSingle(s *cluster.Snapshot, name string, kv *mvccpb.KeyValue) {
 		s.Failsafe = decodeFailsafe(kv.Value)
 	case keyTerm:
 		s.Term = decodeTerm(kv.Value, kv.ModRevision)
+	case keyHold:
+		s.Hold = decodeHold(kv.Value, kv.ModRevision)
 	}
 }

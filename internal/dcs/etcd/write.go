@@ -14,6 +14,7 @@ func (c *Client) Write(ctx context.Context, h dcs.Holder, ch dcs.Changes) (dcs.H
 		what: "write as leader", compares: []clientv3.Cmp{c.leaderIs(h)}, reads: []string{keyLeader},
 	}, expect: map[string]string{}}
 	w.plain(ch)
+	w.hold(h, ch)
 	w.term(h, ch)
 	w.sync(ch)
 	if err := w.event(ctx, ch); err != nil {
@@ -95,6 +96,21 @@ func (w *leaderWrite) plain(ch dcs.Changes) {
 		w.t.writes = append(w.t.writes,
 			clientv3.OpTxn([]clientv3.Cmp{c.absent(keyConfig)}, []clientv3.Op{c.put(keyConfig, v)}, nil))
 	}
+}
+
+func (w *leaderWrite) hold(h dcs.Holder, ch dcs.Changes) {
+	if ch.Hold == nil {
+		return
+	}
+	if ch.Hold.Seconds == 0 {
+		w.t.writes = append(w.t.writes, w.client.remove(keyHold))
+		return
+	}
+	v, err := encode(ch.Hold)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	w.t.writes = append(w.t.writes, w.client.putLeased(keyHold, v, h.Lease))
 }
 
 func (w *leaderWrite) term(h dcs.Holder, ch dcs.Changes) {
