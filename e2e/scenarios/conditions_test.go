@@ -53,6 +53,14 @@ func (w *world) holds(p step) error {
 	switch subject {
 	case "leader":
 		return w.leads(rest)
+	case "leads": // "leads among NAMES"
+		var last error
+		for _, n := range strings.Fields(strings.TrimPrefix(rest, "among ")) {
+			if last = w.leads(n); last == nil {
+				return nil
+			}
+		}
+		return last
 	case "sync":
 		return w.synchronous(rest)
 	case "log":
@@ -207,12 +215,14 @@ func (w *world) get(words string, texts []string) error {
 }
 
 // tight takes the blanks out of a JSON text that mean nothing.
-func tight(text string) string { return strings.NewReplacer(`": `, `":`, `, "`, `,"`, `, {`, `,{`).Replace(text) }
+func tight(text string) string {
+	return strings.NewReplacer(`": `, `":`, `, "`, `,"`, `, {`, `,{`).Replace(text)
+}
 
 // answers: "sql MEMBER QUERY => VALUE".
 func (w *world) answers(words string) error {
 	who, rest, _ := strings.Cut(words, " ")
-	query, want, _ := cutLast(rest, " => ")
+	query, want, _ := cutLast(rest, " =>") // what follows may be nothing
 	got, err := w.sql(w.member(who), query)
 	if err == nil && got != strings.TrimSpace(want) {
 		err = fmt.Errorf("it is %q", got)
@@ -270,11 +280,7 @@ func (m *member) endedWith(status string) error {
 
 // etcdGet reads one key by etcd's JSON gateway, so that what is compared is what stands there.
 func (w *world) etcdGet(key string) (value string, there bool, err error) {
-	query, err := json.Marshal(map[string][]byte{"key": []byte(key)})
-	if err != nil {
-		return "", false, err
-	}
-	_, body, err := w.site.request(http.MethodPost, w.site.scheme()+"://"+w.etcd.address+"/v3/kv/range", string(query))
+	body, err := w.etcdAsk("range", key)
 	if err != nil {
 		return "", false, err
 	}
@@ -288,6 +294,20 @@ func (w *world) etcdGet(key string) (value string, there bool, err error) {
 		return "", false, nil
 	}
 	return string(answer.KVs[0].Value), true, nil
+}
+
+func (w *world) etcdDelete(key string) error {
+	_, err := w.etcdAsk("deleterange", key)
+	return err
+}
+
+func (w *world) etcdAsk(what, key string) (string, error) {
+	query, err := json.Marshal(map[string][]byte{"key": []byte(key)})
+	if err != nil {
+		return "", err
+	}
+	_, body, err := w.site.request(http.MethodPost, w.site.scheme()+"://"+w.etcd.address+"/v3/kv/"+what, string(query))
+	return body, err
 }
 
 // fifo gathers what is written into a named pipe.

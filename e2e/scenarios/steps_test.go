@@ -151,6 +151,14 @@ func (w *world) trouble(p step) error {
 			w.awaitEnd(w.member(n))
 		}
 		return nil
+	case "unset":
+		return w.etcdDelete("/service/" + w.cluster("").scope + "/" + p.words)
+	case "writer":
+		who, text, _ := strings.Cut(p.words, " ")
+		w.writer(w.member(who), text)
+		return nil
+	case "hold": // a session of that server, so that it cannot stop
+		return w.hold(w.member(p.words))
 	case "reload":
 		w.signal(w.member(p.words), "agent", syscall.SIGHUP)
 		return nil
@@ -161,6 +169,9 @@ func (w *world) trouble(p step) error {
 		return fmt.Errorf("there is no such step")
 	case p.words == "etcd":
 		w.etcd.signal(w.t, sig)
+	case p.verb == "freeze" && words[0] == "next":
+		w.freezeNext(w.member(words[1]))
+		return nil
 	case len(words) != 2 || !slices.Contains([]string{"agent", "postmaster", "server", "guard", "all"}, words[0]):
 		return fmt.Errorf("say %s agent|postmaster|server|guard|all MEMBER, or %s etcd", p.verb, p.verb)
 	default:

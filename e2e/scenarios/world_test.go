@@ -215,13 +215,19 @@ func (w *world) processes(m *member) []int {
 	return out
 }
 
-// postmaster is the process that runs a member's server; 0: none.
-func (w *world) postmaster(m *member) int {
+// pidOf is what the file of a member's postmaster says; 0: there is none.
+func (w *world) pidOf(m *member) int {
 	text, err := os.ReadFile(filepath.Join(w.data(m), "postmaster.pid"))
 	if err != nil {
 		return 0
 	}
 	pid, _ := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(text), "\n", 2)[0]))
+	return pid
+}
+
+// postmaster is the process that runs a member's server; 0: none.
+func (w *world) postmaster(m *member) int {
+	pid := w.pidOf(m)
 	if !slices.Contains(w.processes(m), pid) {
 		return 0
 	}
@@ -257,20 +263,13 @@ func (c *clusterOf) snapshot() *cluster.Snapshot {
 
 // sql runs statements on a member's server and returns the first row of the last, its columns parted by |.
 func (w *world) sql(m *member, text string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	return w.sqlWithin(context.Background(), m, text)
+}
+
+func (w *world) sqlWithin(ctx context.Context, m *member, text string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	database := "postgres"
-	if name, rest, found := strings.Cut(text, ": "); found && !strings.Contains(name, " ") {
-		database, text = name, rest
-	}
-	host, port, _ := net.SplitHostPort(m.sql)
-	dsn := fmt.Sprintf("host=%s port=%s user=postgres password=one-two-three dbname=%s connect_timeout=5 ", host, port, database)
-	if w.site.tls == nil {
-		dsn += "sslmode=disable"
-	} else {
-		dsn += fmt.Sprintf("sslmode=verify-ca sslrootcert=%s sslcert=%s sslkey=%s", w.site.file("ca.crt"), w.site.file("postgres.crt"), w.site.file("postgres.key"))
-	}
-	conn, err := pgx.Connect(ctx, dsn)
+	conn, text, err := w.connect(ctx, m, text)
 	if err != nil {
 		return "", err
 	}
@@ -288,6 +287,65 @@ func (w *world) sql(m *member, text string) (string, error) {
 		columns = append(columns, string(c))
 	}
 	return strings.Join(columns, "|"), nil
+}
+
+// connect opens a session in the database that "NAME: " before the text names.
+func (w *world) connect(ctx context.Context, m *member, text string) (*pgx.Conn, string, error) {
+	database := "postgres"
+	if name, rest, found := strings.Cut(text, ": "); found && !strings.Contains(name, " ") {
+		database, text = name, rest
+	}
+	host, port, _ := net.SplitHostPort(m.sql)
+	dsn := fmt.Sprintf("host=%s port=%s user=postgres password=one-two-three dbname=%s connect_timeout=5 ", host, port, database)
+	if w.site.tls == nil {
+		dsn += "sslmode=disable"
+	} else {
+		dsn += fmt.Sprintf("sslmode=verify-ca sslrootcert=%s sslcert=%s sslkey=%s", w.site.file("ca.crt"), w.site.file("postgres.crt"), w.site.file("postgres.key"))
+	}
+	conn, err := pgx.Connect(ctx, dsn)
+	return conn, text, err
+}
+
+// hold makes a member's server unable to stop in an orderly way: one of its processes stands still.
+func (w *world) hold(m *member) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, _, err := w.connect(ctx, m, "")
+	if err != nil {
+		return err
+	}
+	pgtest.Freeze(w.t, int(conn.PgConn().PID()))
+	return nil
+}
+
+// freezeNext freezes the next postmaster of a member as soon as it is seen: a start that never ends.
+func (w *world) freezeNext(m *member) {
+	ctx, cancel := context.WithCancel(context.Background())
+	before, done := w.pidOf(m), make(chan struct{})
+	go func() {
+		defer close(done)
+		for ; ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
+			if pid := w.pidOf(m); pid != 0 && pid != before {
+				_ = syscall.Kill(pid, syscall.SIGSTOP)
+				return
+			}
+		}
+	}()
+	w.t.Cleanup(func() { cancel(); <-done })
+}
+
+// writer runs a statement again and again, until the story ends; its failures are nobody's business.
+func (w *world) writer(m *member, text string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			_, _ = w.sqlWithin(ctx, m, text)
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	w.t.Cleanup(func() { cancel(); <-done })
 }
 
 func (s *site) requestWithin(ctx context.Context, method, url, body string) (code int, answer string, err error) {

@@ -329,7 +329,7 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 	me := cluster.Member{Tags: node.Tags}
 	v := ha.View{
 		Now: now, Wall: time.Now(),
-		Me: ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead() && !a.warden.unfit(st.dynamic.TTL), Started: st.started,
+		Me: ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead() && !a.watchdogFailed(node, st.dynamic.TTL), Started: st.started,
 			ReplicateFrom: ha.ReplicateFrom(node.Tags), NoStream: me.Tag("nostream")},
 		Policy: policy(st.dynamic, node),
 		Store:  storeView(st.snap, st.known, st.dynamic.LoopWait),
