@@ -163,7 +163,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 		if r.effects.process != nil {
 			p = r.effects.process
 		}
-		r.seen = a.see(context.WithoutCancel(ctx), p, in.seen.probe == nil || act.Kind == ha.RestartServer || act.Kind == copySlots)
+		r.seen = a.see(context.WithoutCancel(ctx), p, in.seen.probe == nil || act.Kind == ha.RestartServer || act.Kind == copySlots, false)
 		a.done <- r
 	})
 }
