@@ -38,7 +38,8 @@ demo: ## run three members and a proxy on this machine until Ctrl-C (DEMO='--kil
 test: ## run all tests, the end-to-end ones last and alone
 	@scripts/deps.sh test
 	$(GOTEST) $$(go list ./... | grep -v /e2e)
-	$(GOTEST) -timeout 45m ./e2e/...
+	$(GOTEST) -timeout 45m $$(go list ./e2e/... | grep -v /e2e/scenarios)
+	$(GOTEST) -timeout 45m ./e2e/scenarios
 
 .PHONY: race
 race: ## run the tests of the concurrent packages under the race detector

@@ -234,7 +234,10 @@ func (w *world) answers(words string) error {
 func (w *world) memberIs(m *member, words string) error {
 	if from, found := strings.CutPrefix(words, "streams from "); found {
 		query := fmt.Sprintf("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name = '%s'", m.name)
-		return w.answers(from + " " + query + " => 1")
+		if err := w.answers(from + " " + query + " => 1"); err != nil {
+			return err
+		}
+		return w.get(m.name+" /patroni 200", []string{`"state": "running"`, `"replication_state": "streaming"`}) // its agent knows of it, too
 	}
 	if status, found := strings.CutPrefix(words, "ended "); found {
 		return m.endedWith(status)

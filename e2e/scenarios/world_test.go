@@ -97,6 +97,9 @@ func (w *world) end() {
 	}
 }
 
+// home is where a member's agent keeps its state: each has its own, as on hosts of their own.
+func (w *world) home(m *member) string { return filepath.Join(w.dir, m.name+".home") }
+
 func (w *world) logOf(m *member) string { return filepath.Join(w.dir, m.name+".log") }
 func (w *world) data(m *member) string  { return filepath.Join(w.dir, m.name) }
 func (w *world) file(m *member) string  { return filepath.Join(w.dir, m.name+".yml") }
@@ -132,6 +135,10 @@ func (w *world) add(name, inCluster string) {
 	w.t.Helper()
 	m := &member{name: name, cluster: w.cluster(inCluster), sql: dcstest.FreeAddress(w.t), api: dcstest.FreeAddress(w.t), config: map[string]any{}}
 	w.members[name], w.names = m, append(w.names, name)
+	if err := os.Mkdir(w.home(m), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	give(w.t, w.site.account, w.home(m))
 	host, port, _ := net.SplitHostPort(m.sql)
 	for k, v := range map[string]string{"sql": m.sql, "api": m.api, "host": host, "port": port, "data": w.data(m), "scope": m.cluster.scope} {
 		w.values[name+"."+k] = v
@@ -149,7 +156,7 @@ func (w *world) run(m *member, env ...string) {
 	defer log.Close()
 	cmd := w.command(os.Getenv("HAVEN_E2E_BINARY"), "run", w.file(m))
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(cmd.Env, env...)
+	cmd.Env = append(append(cmd.Env, "HOME="+w.home(m)), env...)
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -241,7 +248,7 @@ func (w *world) guards(m *member) []int {
 	for _, line := range lines {
 		text, err := os.ReadFile(line)
 		args := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
-		if err != nil || len(args) != 3 || args[1] != guard.Command || filepath.Base(args[2]) != m.name || !strings.HasPrefix(args[2], w.dir+"/") {
+		if err != nil || len(args) != 3 || args[1] != guard.Command || !strings.HasPrefix(args[2], w.home(m)+"/") {
 			continue
 		}
 		pid, _ := strconv.Atoi(strings.Split(line, "/")[2])
