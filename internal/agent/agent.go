@@ -91,6 +91,7 @@ type Agent struct {
 	chores    *chores
 	callbacks callbacks
 	figures   figures
+	keep      keptDynamic
 	running   sync.WaitGroup
 
 	st state // owned by the loop
@@ -141,6 +142,7 @@ type state struct {
 	started    cluster.Instant
 	orders     orders
 
+	strictAlone bool      // commits wait in the strict mode since no standby is left, which was told
 	unprotected time.Time // since when commits have been acknowledged without a standby; zero: they are not
 }
 
@@ -193,6 +195,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.adopt(); err != nil {
 		return err
 	}
+	a.recallDynamic()
 	a.pledges = openPledges(a.opt.Node.Dir(), a.log) // nobody asks for a word before the first status is published
 	updates := a.store.Watch(life)
 	a.beside(life, a.keeper.run)
@@ -288,6 +291,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 		a.maintain(ctx)
 	}
 	a.publish()
+	a.keepDynamic(ctx)
 	a.notice(ctx)
 	return a.nextTurn(now, d), nil
 }

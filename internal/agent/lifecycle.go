@@ -24,6 +24,10 @@ import (
 
 // settings are those of the server in that role, with the given synchronous_standby_names.
 func settings(in input, role, names string) (postgres.Settings, []string) {
+	far, leadsStandbys := in.dynamic.Standby()
+	if leadsStandbys = leadsStandbys && ha.Remote(in.action.Member); leadsStandbys {
+		role = "standby_leader"
+	}
 	controlled, params, hba, ident, recovery, warnings := in.node.ServerSettings(in.dynamic, role, memberHosts(in.snap)...)
 	if in.dynamic.SynchronousMode == config.SyncOff {
 		if own, ok := params["synchronous_standby_names"]; ok && names == "" {
@@ -31,7 +35,7 @@ func settings(in input, role, names string) (postgres.Settings, []string) {
 		}
 	}
 	delete(params, "synchronous_standby_names")
-	if far, ok := in.dynamic.Standby(); ok && ha.Remote(in.action.Member) {
+	if leadsStandbys {
 		recovery = maps.Clone(recovery)
 		if recovery == nil {
 			recovery = map[string]string{}

@@ -26,6 +26,7 @@ type seen struct {
 	markErr  error
 	founding bool // a bootstrap was begun here, and has not been seen to end
 	process  ha.Process
+	adopted  *postgres.Server  // a server that somebody else has started, in a pause
 	replay   postgres.Recovery // of a server that does not answer, or of a standby without a stream
 	probe    *postgres.Probe
 	probeErr error
@@ -56,9 +57,9 @@ func (a *Agent) look(ctx context.Context) {
 	if a.sessionLost.Swap(false) {
 		a.st.watching, a.st.grounded = false, false
 	}
-	ground := !a.st.grounded
+	ground, adopt := !a.st.grounded, a.st.dynamic.Pause && a.st.task == nil && p == nil
 	a.beside(ctx, func(ctx context.Context) {
-		r := lookResult{seen: a.see(ctx, p, ground), generation: generation}
+		r := lookResult{seen: a.see(ctx, p, ground, adopt), generation: generation}
 		select {
 		case a.looks <- r:
 		case <-ctx.Done():
@@ -67,13 +68,19 @@ func (a *Agent) look(ctx context.Context) {
 }
 
 // see looks at the data directory, the processes and the server, in this order. ground asks for the end of a standby's
-// WAL as well: the server has not answered before, so it may be in the middle of its replay.
-func (a *Agent) see(ctx context.Context, p *postgres.Server, ground bool) seen {
+// WAL as well: the server has not answered before, so it may be in the middle of its replay. With adopt, a server that an operator
+// has started in a pause is taken under the agent's wing: nobody else knows of its postmaster, and what is left would count as orphans.
+func (a *Agent) see(ctx context.Context, p *postgres.Server, ground, adopt bool) seen {
 	s := seen{at: bootclock.Now(), wall: time.Now()}
 	s.disk, s.diskErr = a.server.Inspect()
 	s.founding = a.foundingMarked()
 	s.mark, s.markErr = a.readMark()
 	s.process = a.processState(p)
+	if adopt && s.process == ha.ProcessOrphans {
+		if started, err := a.server.Adopt(); err == nil && started != nil && alive(started) {
+			s.adopted, s.process = started, ha.ProcessUp
+		}
+	}
 	if s.process != ha.ProcessUp {
 		s.replay = a.replayOf(s.process)
 		return s
@@ -143,6 +150,11 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	// A look may be faster than the report of the end, and what it shows must not be decided on without the crash.
 	if p := a.st.process; p != nil && s.process != ha.ProcessUp && !alive(p) {
 		a.noteEnd(serverExit{process: p, at: bootclock.Now(), wall: time.Now()})
+	}
+	if s.adopted != nil && a.st.process == nil {
+		a.log.Info("adopted a server that was started by hand", "pid", s.adopted.PID())
+		a.st.process, a.st.crash = s.adopted, nil
+		a.watchExit(s.adopted)
 	}
 	if s.end != nil {
 		a.st.reach.timeline, a.st.reach.wal = max(a.st.reach.timeline, s.end.timeline), max(a.st.reach.wal, s.end.wal)
@@ -329,7 +341,7 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 	me := cluster.Member{Tags: node.Tags}
 	v := ha.View{
 		Now: now, Wall: time.Now(),
-		Me: ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead() && !a.warden.unfit(st.dynamic.TTL), Started: st.started,
+		Me: ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead() && !a.watchdogFailed(node, st.dynamic.TTL), Started: st.started,
 			ReplicateFrom: ha.ReplicateFrom(node.Tags), NoStream: me.Tag("nostream")},
 		Policy: policy(st.dynamic, node),
 		Store:  storeView(st.snap, st.known, st.dynamic.LoopWait),

@@ -8,6 +8,7 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/postgres"
+	"golang.org/x/sys/unix"
 )
 
 // heldBack is how much WAL an unused slot may hold back before that is a problem.
@@ -16,6 +17,7 @@ const heldBack = 1 << 30
 // examine adds to a status what the agent has counted, and what is not as it should be.
 func (a *Agent) examine(s *Status) {
 	a.noteProtection(s)
+	a.noteStrict(s)
 	a.examineGuard(s)
 	s.Figures = a.figures.copy()
 	s.Figures.JournalDropped = a.opt.Journal.Dropped()
@@ -35,13 +37,19 @@ func (a *Agent) examine(s *Status) {
 // examineGuard tells whether what ends the server at the deadline is in place.
 func (a *Agent) examineGuard(s *Status) {
 	s.Guarded = a.warden.guarded()
-	s.WatchdogFailed = s.Node.Watchdog.Mode == config.WatchdogRequired && a.warden.unfit(s.Dynamic.TTL)
+	s.WatchdogFailed = a.watchdogFailed(s.Node, s.Dynamic.TTL)
 	if s.WatchdogFailed {
 		s.Problems = append(s.Problems, fmt.Sprintf("the watchdog %s is required and cannot be had, so this member does not lead: load its driver (modprobe softdog), or let it be optional", s.Node.Watchdog.Device))
 	}
 	if s.Guarded != nil && !*s.Guarded && s.Leads() && !s.Dynamic.Pause {
 		s.Problems = append(s.Problems, "the guard does not hold the server: were the agent to die now, nobody would end the server at its deadline; another guard is being started")
 	}
+}
+
+// watchdogFailed tells that a watchdog is required and cannot be had: the guard could not open it lately, or it cannot be written to.
+func (a *Agent) watchdogFailed(n *config.Node, ttl time.Duration) bool {
+	w := n.Watchdog
+	return w.Mode == config.WatchdogRequired && (a.warden.unfit(ttl) || unix.Access(w.Device, unix.W_OK) != nil)
 }
 
 // noteProtection remembers since when a leader has acknowledged commits without a standby though it should not.
@@ -62,6 +70,19 @@ func (a *Agent) noteProtection(s *Status) {
 		since := st.unprotected
 		s.UnprotectedSince = &since
 	}
+}
+
+// noteStrict tells once of commits that wait in the strict mode because no standby is left, in Patroni's words.
+func (a *Agent) noteStrict(s *Status) {
+	p := s.Probe
+	if p == nil {
+		return
+	}
+	alone := s.Holds && !p.InRecovery && s.Dynamic.SynchronousMode != config.SyncOff && s.Dynamic.SynchronousModeStrict && len(a.serverView().Standbys) == 0
+	if alone && !a.st.strictAlone {
+		a.log.Warn("No active replication connections from Patroni members and synchronous_mode_strict is requested. Commits wait until a synchronous standby is back")
+	}
+	a.st.strictAlone = alone
 }
 
 // slotProblems tells of slots that nobody uses and that hold back WAL, or have lost it (pg_replication_slots.wal_status);

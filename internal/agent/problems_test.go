@@ -2,6 +2,8 @@ package agent
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,21 +60,28 @@ func TestUnprotectedTime(t *testing.T) {
 	}
 }
 
-// A watchdog that is required and cannot be had is a problem for one ttl after it was missed; without a guard there is
+// A watchdog that is required and cannot be had is a problem while its device cannot be written to, and for one ttl after it was missed; without a guard there is
 // nothing to say of one.
 func TestMissingWatchdogIsTold(t *testing.T) {
 	a := &Agent{warden: &warden{}}
+	device := filepath.Join(t.TempDir(), "watchdog")
 	look := func(mode string) Status {
-		s := Status{Node: &config.Node{Watchdog: config.Watchdog{Mode: mode, Device: "/dev/watchdog"}}}
+		s := Status{Node: &config.Node{Watchdog: config.Watchdog{Mode: mode, Device: device}}}
 		s.Dynamic.TTL = time.Minute
 		a.examineGuard(&s)
 		return s
+	}
+	if s := look(config.WatchdogRequired); !s.WatchdogFailed {
+		t.Error("there is no device, and it is not told")
+	}
+	if err := os.WriteFile(device, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	if s := look(config.WatchdogRequired); s.WatchdogFailed || s.Guarded != nil || len(s.Problems) > 0 {
 		t.Errorf("before it was missed: %+v", s.Problems)
 	}
 	a.warden.unarmed.Store(int64(bootclock.Now()))
-	if s := look(config.WatchdogRequired); !s.WatchdogFailed || len(s.Problems) != 1 || !strings.Contains(s.Problems[0], "/dev/watchdog is required") {
+	if s := look(config.WatchdogRequired); !s.WatchdogFailed || len(s.Problems) != 1 || !strings.Contains(s.Problems[0], device+" is required") {
 		t.Errorf("missed: %+v", s.Problems)
 	}
 	if s := look(config.WatchdogOff); s.WatchdogFailed || len(s.Problems) > 0 {

@@ -176,6 +176,9 @@ func (a *Agent) member() cluster.Member {
 	}
 	server := a.serverView()
 	m.Haven.Health = server.Health(policy(st.dynamic, n))
+	if a.watchdogFailed(n, st.dynamic.TTL) {
+		m.Haven.Health = ha.HealthUnguarded
+	}
 	m.State, m.Role = server.Published(running, st.holder != nil, st.memory.StartFailures)
 	if running == ha.Bootstrap && n.Bootstrap != nil && n.Bootstrap.Method.Command != "" {
 		m.State = cluster.StateBootstrap

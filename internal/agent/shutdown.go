@@ -127,6 +127,9 @@ func (a *Agent) successor() string {
 	for _, s := range a.serverView().Standbys {
 		m, ok := st.snap.Member(s.Name)
 		inSync := !st.snap.Sync.Active() || st.snap.Sync.Has(s.Name)
+		if m.Haven != nil && m.Haven.Health == ha.HealthUnguarded {
+			continue
+		}
 		if ok && m.Lease != 0 && m.MayLead() && inSync && s.State == "streaming" {
 			return s.Name
 		}

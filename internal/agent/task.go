@@ -163,7 +163,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 		if r.effects.process != nil {
 			p = r.effects.process
 		}
-		r.seen = a.see(context.WithoutCancel(ctx), p, in.seen.probe == nil || act.Kind == ha.RestartServer || act.Kind == copySlots)
+		r.seen = a.see(context.WithoutCancel(ctx), p, in.seen.probe == nil || act.Kind == ha.RestartServer || act.Kind == copySlots, false)
 		a.done <- r
 	})
 }
@@ -181,6 +181,9 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	st.generation++
 	st.outcome = &ha.Outcome{Kind: r.kind, With: r.with}
 	a.figures.acted(r.kind, bootclock.Now().Sub(st.task.Since), r.err)
+	if r.kind.ChangesData() {
+		a.keep.kept = nil
+	}
 	if r.err != nil {
 		st.outcome.Error, st.outcome.Raced = r.err.Error(), errors.Is(r.err, dcs.ErrConflict) || errors.Is(r.err, errNotReserved) || errors.Is(r.err, errMayBeFounded)
 		a.log.Warn("action failed", "action", r.kind, "error", r.err)

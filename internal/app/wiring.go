@@ -96,7 +96,7 @@ func postgresOptions(c *config.Node, env []string, log *slog.Logger) (postgres.O
 		return postgres.Options{}, err
 	}
 	o := postgres.Options{
-		BinDir: bin, DataDir: p.DataDir, Name: c.Name, Scope: c.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port,
+		BinDir: bin, BinNames: p.BinNames, DataDir: p.DataDir, Name: c.Name, Scope: c.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port,
 		RunAs: account, Superuser: credentials(p.Superuser), Replication: credentials(p.Replication), Rewind: credentials(p.Rewind),
 		Database: p.Database, PgPass: p.PgPass, LogFile: filepath.Join(c.Dir(), "postgresql.log"),
 		UseUnixSocket: p.UseUnixSocket, SocketDir: p.Parameters["unix_socket_directories"], KrbSrvName: p.KrbSrvName,

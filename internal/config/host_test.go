@@ -125,8 +125,7 @@ func TestVariablesOverrideTheFile(t *testing.T) {
 		t.Errorf("%+v %s", n.RESTAPI, n.Origins["scope"])
 	}
 	if got := r.String(); got != "PATRONI_LOG_LOGGERS: warning: `log.loggers` has no effect in this version: `log.level` holds for every part\n"+
-		"PATRONI_POSTGRESQL_BIN_PG_CTL: warning: `postgresql.bin_name` has no effect in this version: the programs are called by their usual names\n"+
-		"PATRONI_SUPERUSR_PASSWORD: warning: this variable belongs to no key, so it has no effect; did you mean `PATRONI_SUPERUSER_PASSWORD`?\n0 errors, 3 warnings\n" {
+		"PATRONI_SUPERUSR_PASSWORD: warning: this variable belongs to no key, so it has no effect; did you mean `PATRONI_SUPERUSER_PASSWORD`?\n0 errors, 2 warnings\n" {
 		t.Errorf("report:\n%s", got)
 	}
 	n, _ = mustLoad(t, host("", "PATRONI_CONFIGURATION="+strings.ReplaceAll(databaseNode, "password_file: secrets/", "password: "), "PATRONI_NAME=db2"))

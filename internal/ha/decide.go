@@ -3,6 +3,7 @@ package ha
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -293,6 +294,7 @@ func pausedRule(v View, m *Memory) (Decision, bool) {
 		return Decision{}, false
 	}
 	if d, ok := pausedAction(v, m); ok && !m.mustWait(v) {
+		d.Reason.Text = "PAUSE: " + strings.TrimPrefix(d.Reason.Text, "PAUSE: ") // Patroni's mark of a paused cluster
 		return d, true
 	}
 	return wait(v, ReasonPaused, "PAUSE: %s", idle(v)), true
@@ -311,9 +313,18 @@ func idle(v View) string {
 	case s.Primary() && l != nil:
 		return fmt.Sprintf("no action. I am (%s), the leader with the lock", v.Me.Name)
 	case s.RunningStandby() && l != nil && l.Name != v.Me.Name:
-		return fmt.Sprintf("no action. I am (%s), a secondary, and following a leader (%s)", v.Me.Name, l.Name)
+		return v.following()
 	}
 	return fmt.Sprintf("no action. I am (%s)", v.Me.Name)
+}
+
+// following says that all is as it should be with a follower (Patroni's words).
+func (v View) following() string {
+	kind := "leader"
+	if v.Policy.standby() {
+		kind = "standby leader"
+	}
+	return fmt.Sprintf("no action. I am (%s), a secondary, and following a %s (%s)", v.Me.Name, kind, v.Store.Leader.Name)
 }
 
 // pausedAction is what goes on in maintenance mode: a leader's own work, and both ends of a switchover that an operator
@@ -386,7 +397,11 @@ func fillDisk(v View, m *Memory) (Decision, bool) {
 	case l == nil && i == nil && (v.Store.Term != nil || v.Store.Sync.Active()): // guard: remembered-cluster@3,4
 		return wait(v, ReasonWaitLeader, "waiting for a member that has the data: the store remembers a cluster, though its identifier is gone"), true
 	case l == nil && i == nil && v.Me.MayBootstrap && v.Me.MayLead: // guard: bootstrap@1,2,3
-		return act(Action{Kind: Bootstrap}, ReasonBootstrap, "trying to bootstrap a new cluster"), true
+		what := "cluster"
+		if v.Policy.standby() {
+			what = "standby leader"
+		}
+		return act(Action{Kind: Bootstrap}, ReasonBootstrap, "trying to bootstrap a new %s", what), true
 	case m.Unclaimed != 0 && v.Me.MayBootstrap && v.Now.Sub(m.Unclaimed) > v.Policy.TTL: // guard: unclaim@1,3
 		return act(Action{Kind: Unclaim}, ReasonAbandoned, "whoever began to bootstrap is gone: clearing the way for another try"), true
 	case l == nil && v.Store.Sync.Active() && (v.Store.Sync.Has(v.Me.Name) || v.Store.Sync.Leader == v.Me.Name): // guard: copy-alone-recorded@2,3,4

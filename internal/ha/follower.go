@@ -130,7 +130,7 @@ func followRunning(v View, m *Memory, l *cluster.Leader) Decision {
 	}
 	to := whom(v, m, l)
 	if v.Server.Upstream == to && !stuck { // guard: follow@1,2
-		d := wait(v, ReasonFollowing, "no action. I am (%s), a secondary, and following a leader (%s)", v.Me.Name, l.Name)
+		d := wait(v, ReasonFollowing, "%s", v.following())
 		if to != "" && (!v.Server.Streaming || m.NotStreaming != 0) { // a stream that has just begun is looked at twice
 			d.Again = time.Second
 		}

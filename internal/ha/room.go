@@ -42,6 +42,8 @@ const (
 	HealthOK   Health = "ok"        // it answers, and has room
 	HealthHung Health = "hung"      // it answers no new connection
 	HealthFull Health = "disk_full" // it has no room for data or WAL
+	// HealthUnguarded: it may not lead, since the watchdog that is required there cannot be had.
+	HealthUnguarded Health = "no_watchdog"
 )
 
 // Health tells how the server is, by that policy.
@@ -65,7 +67,7 @@ func fits(v View, c Member) bool {
 	if v.Server.Room.Full() { // guard: fits-room
 		return c.Health == HealthOK
 	}
-	return !sick(c.Health)
+	return !sick(c.Health) && c.Health != HealthUnguarded
 }
 
 func (m *Memory) noteRoom(v View) {

@@ -259,6 +259,8 @@ func setMember(v *View, s string) { // name:word,word
 			m.Health = strings.TrimPrefix(w, "unknown")
 		case "full":
 			m.Health = HealthFull
+		case "nowatchdog":
+			m.Health = HealthUnguarded
 		case "syncfirst":
 			m.SyncPriority = 2
 		case "replica":

@@ -68,7 +68,7 @@ func giveUpStart(v View, m *Memory) (Decision, bool) {
 	if !overdue(v, m) {
 		return Decision{}, false
 	}
-	m.LastCrashHandover = v.Now
+	m.LastCrashHandover, m.GaveUp = v.Now, v.Now
 	cause := startFailure(v)
 	cause.Text = fmt.Sprintf("PostgreSQL on %s was down for as long as primary_start_timeout says", v.Me.Name)
 	return act(Action{Kind: Release, Cause: cause}, ReasonStartTimeout, "stopped PostgreSQL to fail over after a crash"), true

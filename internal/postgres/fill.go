@@ -68,6 +68,11 @@ func (i *Instance) prepareFor(keep bool) (*os.File, error) {
 		if _, err := i.prepareEmpty(); err != nil {
 			return nil, err
 		}
+		// Commands like to make the directory themselves (Patroni removes it before). Where it is a link, a mount, or could not be
+		// made by them, it stays.
+		if i.opt.RunAs == nil {
+			_ = unix.Rmdir(i.opt.DataDir)
+		}
 		if _, err := i.replaceFile(i.fillingMarker(), []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
 			return nil, err
 		}

@@ -7,6 +7,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// heartbeatName is what that session is called in pg_stat_activity: what looks for Patroni's finds it.
+const heartbeatName = "Patroni heartbeat"
+
 // Lost is closed when the present heartbeat session breaks: the server crashed, was stopped, or does not answer. Each
 // session has a channel of its own, so ask again after every Probe. Nil, which blocks for ever, while there is none.
 func (i *Instance) Lost() <-chan struct{} { return i.heart.Lost() }
@@ -21,7 +24,7 @@ func (i *Instance) heartQuery(ctx context.Context, sql string) ([][]string, erro
 }
 
 func (i *Instance) heartConfig() (*pgconn.Config, error) {
-	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.opt.Superuser, "Haven heartbeat")
+	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.opt.Superuser, heartbeatName)
 	if err != nil {
 		return nil, err
 	}

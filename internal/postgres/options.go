@@ -38,6 +38,8 @@ type Credentials struct {
 // Options say where an instance is and how its programs are run. They do not change while an Instance lives.
 type Options struct {
 	BinDir, DataDir string
+	// BinNames are other names of programs in BinDir, or their paths, by the usual names.
+	BinNames map[string]string
 	// Name is the member's name, and the application_name with which it streams. Scope becomes cluster_name.
 	Name, Scope     string
 	ListenAddresses string
@@ -130,7 +132,7 @@ func New(o Options) (*Instance, error) {
 			return nil, err
 		}
 	}
-	version, err := programs.Version(o.BinDir)
+	version, err := programs.VersionOf(o.program("postgres"), o.program("initdb"))
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +194,17 @@ func (i *Instance) Close() {
 	}
 }
 
-func (i *Instance) bin(name string) string { return filepath.Join(i.opt.BinDir, name) }
+// bin is the path of one of PostgreSQL's programs.
+func (i *Instance) bin(name string) string { return i.opt.program(name) }
+
+func (o Options) program(name string) string {
+	if called := o.BinNames[name]; filepath.IsAbs(called) {
+		return called
+	} else if called != "" {
+		name = called
+	}
+	return filepath.Join(o.BinDir, name)
+}
 
 func (i *Instance) path(elem ...string) string {
 	return filepath.Join(append([]string{i.opt.DataDir}, elem...)...)

@@ -13,7 +13,7 @@ func postgresKeys() []Key {
 		{Path: "postgresql.config_base_name", Kind: Text, Def: "postgresql", Reload: ReloadRestart, Inert: Inert{Instead: "the configuration is written into postgresql.conf"}, Text: "Name of the configuration file without .conf."},
 		{Path: "postgresql.custom_conf", Kind: Path, Reload: ReloadNow, Text: "File that is included in place of the base configuration, postgresql.base.conf. It must be there on every member; a change of its contents needs a reload."},
 		{Path: "postgresql.bin_dir", Kind: Path, Shown: "of the data directory's major version, else the newest found", Reload: ReloadRestart, Text: "Where the server programs are."},
-		{Path: "postgresql.bin_name", Kind: Settings, Reload: ReloadRestart, Inert: Inert{Instead: "the programs are called by their usual names"}, Text: "Other names of single programs: pg_ctl, initdb, pg_controldata, pg_basebackup, postgres, pg_isready, pg_rewind."},
+		{Path: "postgresql.bin_name", Kind: Settings, Reload: ReloadRestart, Text: "Other names of single programs in bin_dir, or their paths: pg_ctl, initdb, pg_controldata, pg_basebackup, postgres, pg_isready, pg_rewind."},
 		{Path: "postgresql.run_as", Kind: Text, Shown: "postgres when started by root", Reload: ReloadRestart, Text: "Operating system user of the server."},
 		{Path: "postgresql.database", Kind: Text, Def: "postgres", Text: "Maintenance database."},
 		{Path: "postgresql.pgpass", Kind: Path, Text: "Password file that is written for PostgreSQL's tools."},
@@ -42,14 +42,10 @@ func postgresKeys() []Key {
 func roleVariants() []Key {
 	var keys []Key
 	for _, role := range []string{"primary", "replica", "standby_leader"} {
-		var inert Inert
-		if role == "standby_leader" {
-			inert.Instead = "a standby cluster, and with it that role, is not in this version"
-		}
 		keys = append(keys,
-			Key{Path: "postgresql.parameters_" + role, Kind: Settings, Inert: inert, Text: "Laid over parameters while the member is a " + role + "."},
-			Key{Path: "postgresql.pg_hba_" + role, Kind: Lines, Inert: inert, Text: "Replaces pg_hba while the member is a " + role + "."},
-			Key{Path: "postgresql.pg_ident_" + role, Kind: Lines, Inert: inert, Text: "Replaces pg_ident while the member is a " + role + "."})
+			Key{Path: "postgresql.parameters_" + role, Kind: Settings, Text: "Laid over parameters while the member is a " + role + "."},
+			Key{Path: "postgresql.pg_hba_" + role, Kind: Lines, Text: "Replaces pg_hba while the member is a " + role + "."},
+			Key{Path: "postgresql.pg_ident_" + role, Kind: Lines, Text: "Replaces pg_ident while the member is a " + role + "."})
 	}
 	return keys
 }

@@ -16,21 +16,26 @@ import (
 
 var versionPattern = regexp.MustCompile(`^(\d+)(?:\.(\d+))?`)
 
-// Version asks the server program for its version, as PG_VERSION_NUM counts it (15.18 is 150018).
+// Version asks the server program of a directory for its version, as PG_VERSION_NUM counts it (15.18 is 150018).
 func Version(dir string) (int, error) {
-	for _, name := range []string{"postgres", "initdb"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return 0, fmt.Errorf("PostgreSQL's program %s is not in %s: install the server package, or set postgresql.bin_dir to the directory that holds postgres and initdb: %w", name, dir, err)
+	return VersionOf(filepath.Join(dir, "postgres"), filepath.Join(dir, "initdb"))
+}
+
+// VersionOf is Version of programs that may have other names.
+func VersionOf(postgres, initdb string) (int, error) {
+	for _, path := range []string{postgres, initdb} {
+		if _, err := os.Stat(path); err != nil {
+			return 0, fmt.Errorf("PostgreSQL's program %s is not in %s: install the server package, or set postgresql.bin_dir to the directory that holds postgres and initdb: %w", filepath.Base(path), filepath.Dir(path), err)
 		}
 	}
-	out, err := exec.Command(filepath.Join(dir, "postgres"), "--version").Output()
+	out, err := exec.Command(postgres, "--version").Output()
 	if err != nil {
-		return 0, fmt.Errorf("ask %s for its version: %w", filepath.Join(dir, "postgres"), err)
+		return 0, fmt.Errorf("ask %s for its version: %w", postgres, err)
 	}
 	_, text, _ := strings.Cut(string(out), "(PostgreSQL) ")
 	v := ParseVersion(text)
 	if v == 0 {
-		return 0, fmt.Errorf("%s says its version is %q, which cannot be understood", filepath.Join(dir, "postgres"), strings.TrimSpace(string(out)))
+		return 0, fmt.Errorf("%s says its version is %q, which cannot be understood", postgres, strings.TrimSpace(string(out)))
 	}
 	return v, nil
 }
