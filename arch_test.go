@@ -48,6 +48,7 @@ cluster, ha                                     < ha/sim
 # adapters: each to one thing of the world
 cluster                                         < dcs, postgres/wal
 NONE                                            < disk, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/script, postgres/session
+NONE                                            < pgwire
 postgres/pidfile                                < postgres/processes
 cluster, postgres/durable, postgres/session     < postgres/slots
 cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/processes, postgres/programs, postgres/script, postgres/session, postgres/slots, postgres/wal < postgres
