@@ -52,7 +52,43 @@ func (e *Error) fields(b []byte) []byte {
 }
 
 // ParseError reads the body of an ErrorResponse or NoticeResponse (what follows the length).
-func ParseError(body []byte) (*Error, error) { return nil, errUnfinished }
+func ParseError(body []byte) (*Error, error) {
+	var e Error
+	r := reader{b: body}
+	for {
+		code := r.byte()
+		if code == 0 {
+			break
+		}
+		e.set(code, r.string())
+	}
+	if r.failed {
+		return nil, fmt.Errorf("error response: %w", errTooShort)
+	}
+	return &e, nil
+}
+
+// set takes one field. V is the severity that is never translated; servers before 9.6 send only S.
+func (e *Error) set(code byte, value string) {
+	switch code {
+	case 'V':
+		e.Severity = value
+	case 'S':
+		if e.Severity == "" {
+			e.Severity = value
+		}
+	case 'C':
+		e.Code = value
+	case 'M':
+		e.Message = value
+	case 'D':
+		e.Detail = value
+	case 'H':
+		e.Hint = value
+	default:
+		e.Other = append(e.Other, Field{code, value})
+	}
+}
 
 // Refused is why Accept let a client not in, and what it was told.
 type Refused struct {

@@ -26,3 +26,12 @@ func ParseSSLMode(s string) (SSLMode, error) {
 	}
 	return "", fmt.Errorf("unknown mode %q: use disable, allow, prefer, require, verify-ca or verify-full", s)
 }
+
+// offers tells whether TLS is used if the other side likes to.
+func (m SSLMode) offers() bool { return m != "" && m != SSLDisable }
+
+// requires tells whether nothing goes without TLS.
+func (m SSLMode) requires() bool { return m == SSLRequire || m.verifies() }
+
+// verifies tells whether the other side's certificate has to be vouched for.
+func (m SSLMode) verifies() bool { return m == SSLVerifyCA || m == SSLVerifyFull }

@@ -33,9 +33,6 @@ type CancelKey struct {
 const (
 	// maxStartup is PostgreSQL's MAX_STARTUP_PACKET_LENGTH, without the length word.
 	maxStartup = 10000
-	// maxAuth bounds a client's authentication message, as PostgreSQL does (PG_MAX_AUTH_TOKEN_LENGTH is 65535, but only
-	// for GSSAPI; passwords and SASL messages have 1000 and 1024 bytes at most in what clients send).
-	maxAuth = 16384
 	// maxCancelKey is the longest secret of a cancel key in protocol 3.2.
 	maxCancelKey = 256
 	// maxReply bounds a message that a server sends during the login: libpq's own bound.
