@@ -139,7 +139,7 @@ func (a *acceptance) run(ctx context.Context) error {
 
 // open reads packets until one is a startup packet or a cancel request. Each kind of encryption can be asked for once.
 func (a *acceptance) open() error {
-	gss := false
+	ssl, gss := false, false // asked for
 	for round := 0; ; round++ {
 		var first [1]byte
 		if _, err := io.ReadFull(a.client.Conn, first[:]); err != nil {
@@ -162,9 +162,10 @@ func (a *acceptance) open() error {
 		case code == codeCancel:
 			a.client.Cancel, err = parseCancel(rest)
 			return err
-		case code == codeSSL && a.client.TLS == nil && len(rest) == 0 && round <= 1:
+		case code == codeSSL && a.client.TLS == nil && len(rest) == 0 && !ssl:
+			ssl = true
 			err = a.answerSSL()
-		case code == codeGSS && a.client.TLS == nil && len(rest) == 0 && !gss && round <= 1:
+		case code == codeGSS && a.client.TLS == nil && len(rest) == 0 && !gss:
 			gss = true
 			_, err = a.client.Conn.Write([]byte{'N'})
 		default:

@@ -29,12 +29,13 @@ func bounded(ctx context.Context, conn net.Conn, exchange func() error) error {
 		<-ended
 		if err == nil {
 			err = context.Cause(ctx)
-		} else {
-			err = fmt.Errorf("%w (%w)", err, context.Cause(ctx))
 		}
 	}
-	if err != nil {
-		return err
+	switch {
+	case err == nil:
+		return conn.SetDeadline(time.Time{})
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w (%w)", err, context.Cause(ctx))
 	}
-	return conn.SetDeadline(time.Time{})
+	return err
 }

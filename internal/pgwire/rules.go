@@ -126,9 +126,12 @@ func ParseRules(file, text string) (*Rules, error) {
 	for number < len(lines) {
 		line, at := strings.TrimSuffix(lines[number], "\r"), number+1
 		number++
-		for strings.HasSuffix(line, `\`) && number < len(lines) {
-			line = strings.TrimSuffix(line, `\`) + strings.TrimSuffix(lines[number], "\r")
-			number++
+		for strings.HasSuffix(line, `\`) {
+			line = strings.TrimSuffix(line, `\`)
+			if number < len(lines) {
+				line += strings.TrimSuffix(lines[number], "\r")
+				number++
+			}
 		}
 		fields, err := split(line)
 		if err == nil && len(fields) == 0 {

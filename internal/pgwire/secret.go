@@ -196,14 +196,14 @@ type SCRAMKeys struct {
 }
 
 // fit tells whether the keys are of a secret with that salt and number of iterations.
-func (k *SCRAMKeys) fit(salt []byte, iterations int) bool {
+func (k SCRAMKeys) fit(salt []byte, iterations int) bool {
 	return k.Iterations == iterations && bytes.Equal(k.Salt, salt)
 }
 
-func (k *SCRAMKeys) String() string { return "SCRAM keys" }
+func (k SCRAMKeys) String() string { return "SCRAM keys" }
 
 // GoString keeps the content out of %#v.
-func (k *SCRAMKeys) GoString() string { return k.String() }
+func (k SCRAMKeys) GoString() string { return k.String() }
 
 func (c Credential) String() string {
 	var kinds []string
