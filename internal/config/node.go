@@ -211,12 +211,26 @@ type Proxy struct {
 type Listener struct {
 	Listen                      string
 	Target                      string // primary or replica
-	Mode                        string // tcp
+	Mode                        string // tcp, session, transaction or statement
 	HoldTimeout                 time.Duration
 	MaxLag                      int64  // bytes
 	Fallback                    string // primary or none
 	Admit                       int    // new server connections a second
 	ConnectTimeout, IdleTimeout time.Duration
+	Pool                        Pool // of the pooled modes
+}
+
+// Pool is how a pooled mode lends server connections, in PgBouncer's words. Numbers and times of 0 mean no limit.
+type Pool struct {
+	MaxClientConn, DefaultPoolSize, MinPoolSize, ReservePoolSize  int
+	MaxDBConnections, MaxUserConnections, MaxPreparedStatements   int
+	ReservePoolTimeout, QueryTimeout, QueryWaitTimeout            time.Duration
+	ClientIdleTimeout, IdleTransactionTimeout, ClientLoginTimeout time.Duration
+	ServerLifetime, ServerIdleTimeout, ServerLoginRetry           time.Duration
+	ServerCheckDelay                                              time.Duration
+	ServerCheckQuery, ServerResetQuery                            string
+	ServerResetQueryAlways                                        bool
+	IgnoreStartupParameters, TrackExtraParameters                 []string
 }
 
 // Stats is the statistics port of the proxy.

@@ -410,3 +410,12 @@ func (p *Pool[S, W]) Counts(now time.Time) Counts {
 	}
 	return c
 }
+
+// Expire fails all waiters that have waited for at least limit.
+func (b *Book[S, W]) Expire(limit time.Duration, now time.Time, why error) {
+	for _, p := range b.order {
+		for p.first != nil && now.Sub(p.first.since) >= limit {
+			b.fail(p.first, why)
+		}
+	}
+}

@@ -38,6 +38,14 @@ func (x *Exchange[T]) Edge() bool {
 // Owes tells whether a reply is owed.
 func (x *Exchange[T]) Owes() bool { return x.n > 0 }
 
+// Asked is the type of the message whose reply is next; 0: nothing is owed.
+func (x *Exchange[T]) Asked() byte {
+	if x.n == 0 {
+		return 0
+	}
+	return x.at(0).Kind
+}
+
 // Begun tells whether messages were sent which a Sync is still to follow.
 func (x *Exchange[T]) Begun() bool { return x.batch }
 
