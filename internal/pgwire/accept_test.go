@@ -345,7 +345,7 @@ func TestUnixSockets(t *testing.T) {
 	for _, name := range []string{me.Username, "somebody"} {
 		near, err := net.Dial("unix", l.Addr().String())
 		pgtest.Must(t, err)
-		defer near.Close()
+		t.Cleanup(func() { near.Close() })
 		far, err := l.Accept()
 		pgtest.Must(t, err)
 		done := acceptOn(t, far, AcceptOptions{SSLMode: SSLRequire, TLS: config, Auth: auth})

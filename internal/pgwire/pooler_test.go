@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -232,10 +231,4 @@ func (p *pooler) works(user, password, more string) error {
 		return fmt.Errorf("the server thinks that we are %q", got)
 	}
 	return nil
-}
-
-func clientFile(t testing.TB, name, text string) string {
-	path := filepath.Join(t.TempDir(), name)
-	pgtest.Must(t, os.WriteFile(path, []byte(text), 0o600))
-	return path
 }

@@ -228,7 +228,8 @@ func parseRule(fields [][]word) (rule, error) {
 			return r, err
 		}
 	}
-	return r, r.parseMethod(rest)
+	err := r.parseMethod(rest)
+	return r, err
 }
 
 // checkNames refuses what would need the server's catalog, or other files, rather than let it match nothing.

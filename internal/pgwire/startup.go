@@ -64,7 +64,8 @@ func parseStartup(body []byte) (startup, *Error) {
 	if s.database == "" {
 		s.database = s.user
 	}
-	return s, s.wantsReplication()
+	told := s.wantsReplication()
+	return s, told
 }
 
 // set takes one parameter. Of user and database the last counts, as in PostgreSQL.

@@ -19,7 +19,8 @@ type UserFile struct {
 // OpenUserFile reads the file.
 func OpenUserFile(path string) (*UserFile, error) {
 	f := &UserFile{path: path}
-	return f, f.Reload()
+	err := f.Reload()
+	return f, err
 }
 
 // Reload reads the file again. With an error nothing changes; all of its faults are reported, each with its line.
