@@ -54,7 +54,7 @@ func (d *Door) cancel(key *pgwire.CancelKey) {
 	}
 	if d.book.Leave(&c.waiter) {
 		d.mu.Unlock()
-		c.grant <- grant{err: &pgwire.Error{Code: "57014", Message: "canceling statement due to user request, while it waited for a server"}}
+		c.grant <- grant{err: &pgwire.Error{Severity: "ERROR", Code: "57014", Message: "canceling statement due to user request, while it waited for a server"}}
 		return
 	}
 	var all []*server
@@ -173,7 +173,7 @@ func (d *Door) waitsForStandby(ctx context.Context, s *server) (bool, error) {
 	}
 	defer login.Terminate()
 	login.Conn.SetDeadline(time.Now().Add(d.patience()))
-	got, err := ask(login.Conn, fmt.Sprintf("SELECT pg_catalog.coalesce(max(wait_event), '') FROM pg_catalog.pg_stat_activity WHERE pid = %d", s.key.PID))
+	got, err := ask(login.Conn, fmt.Sprintf("SELECT coalesce(pg_catalog.max(wait_event), '') FROM pg_catalog.pg_stat_activity WHERE pid = %d", s.key.PID))
 	if err != nil {
 		return false, fmt.Errorf("ask whether it waits for a standby: %w", err)
 	}

@@ -39,6 +39,9 @@ type client struct {
 	// The client's goroutine's own: the server that it was linked to last, and how much of a message is yet to come.
 	server *server
 	pass   int
+	// declining: what the client sends is left out, since the batch that it belongs to has failed. first: the next message
+	// is the one that failed.
+	declining, first bool
 
 	// Guarded by the server's mutex while the client is linked, else the client's goroutine's own.
 	params   params
@@ -229,6 +232,9 @@ func (c *client) begin(b []byte) (want int, err error) {
 	if err := frame.FromClient(kind, size); err != nil {
 		return 0, err
 	}
+	if c.declining && kind != 'X' {
+		return c.decline(kind, size, b)
+	}
 	switch kind {
 	case 'X':
 		return 0, io.EOF
@@ -243,7 +249,31 @@ func (c *client) begin(b []byte) (want int, err error) {
 	if size > len(b) && size <= largeBuffer {
 		return size, nil
 	}
-	return 0, c.link()
+	err = c.link()
+	var e *pgwire.Error
+	if !errors.As(err, &e) || e.Severity != "ERROR" {
+		return 0, err
+	}
+	// The client outlives the statement that got no server: that is failed, and what belongs to it is left out.
+	if _, err := c.conn.Write(pgwire.AppendErrorResponse(nil, e)); err != nil {
+		return 0, io.EOF
+	}
+	c.declining, c.first = true, true
+	return c.decline(kind, size, b)
+}
+
+// decline leaves out a message of a batch that has failed. Query and FunctionCall end it, as does Sync.
+func (c *client) decline(kind byte, size int, b []byte) (want int, err error) {
+	n := min(size, len(b))
+	c.in.r, c.pass = c.in.r+n, size-n
+	if kind == 'S' || c.first && (kind == 'Q' || kind == 'F') {
+		c.declining = false
+		if _, err := c.conn.Write(pgwire.AppendReadyForQuery(nil, pgwire.Idle)); err != nil {
+			return 0, io.EOF
+		}
+	}
+	c.first = false
+	return 0, nil
 }
 
 // forward sends a part of a message whose beginning was sent, or drops it if the server is gone.
@@ -292,6 +322,13 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		n := min(size, len(b)-used)
 		used, more = used+n, size-n
 	}
+	if used == 0 && want == replies {
+		for s.client == c && s.x.Owes() {
+			s.cancelled.calm.Wait()
+		}
+		s.mu.Unlock()
+		return 0, nil
+	}
 	if used == 0 {
 		s.mu.Unlock()
 		switch {
@@ -315,7 +352,7 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		return 0, nil
 	}
 	c.in.r, c.pass = c.in.r+used, more
-	return 0, err
+	return 0, err // what is wanted for the next message is asked again
 }
 
 // errUnsent: not a byte has left this process, and the server connection is gone.
@@ -332,13 +369,10 @@ func (c *client) write(s *server, out []byte, more bool) error {
 	}
 	s.mu.Lock()
 	fresh, ours := s.fresh, s.client == c
-	if s.dead && fresh {
-		fate := s.x.Fate()
+	if s.dead && fresh && !c.doomed.Load() {
+		fate, said := s.x.Fate(), s.fatal
 		s.mu.Unlock()
-		if n == 0 && err != nil && s.in.raw != nil {
-			return errUnsent
-		}
-		return lost(fate)
+		return c.without(s, n == 0 && err != nil && s.in.raw != nil, said, fate)
 	}
 	if !more {
 		s.writing = false
@@ -350,6 +384,24 @@ func (c *client) write(s *server, out []byte, more bool) error {
 		s.giveBack()
 	}
 	return nil
+}
+
+// without decides how it goes on after the server was lost while the first messages to it were sent.
+func (c *client) without(s *server, unsent, said bool, fate frame.Fate) error {
+	c.server = nil
+	<-s.gone
+	switch {
+	case said: // by the server itself, and passed on
+		return io.EOF
+	case unsent:
+		c.conn.SetWriteDeadline(time.Time{})
+		return errUnsent
+	case fate == frame.Nothing && c.door.opt.Mode != Session:
+		// All was answered already.
+		c.conn.SetWriteDeadline(time.Time{})
+		return nil
+	}
+	return lost(fate)
 }
 
 // part ends the client's link. A server connection at an edge goes back to its pool, any other is closed.

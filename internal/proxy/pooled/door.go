@@ -193,6 +193,8 @@ func accounts(s config.Pool) pool.Settings {
 
 func (d *Door) leave(c *client) {
 	c.part()
+	c.conn.Close()
+	c.in.release()
 	d.mu.Lock()
 	delete(d.clients, c.key.PID)
 	d.mu.Unlock()
@@ -242,7 +244,7 @@ func (d *Door) turn(now time.Time) {
 	why := d.opt.Cluster.Why()
 	d.mu.Lock()
 	if why != "" && d.opt.HoldTimeout > 0 {
-		d.book.Expire(d.opt.HoldTimeout, now, &pgwire.Error{Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", d.opt.HoldTimeout, why)})
+		d.book.Expire(d.opt.HoldTimeout, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", d.opt.HoldTimeout, why)})
 	}
 	d.book.Tick(now, &pgwire.Error{Code: "08P01", Message: "query_wait_timeout"})
 	// What was idle when its admission ended is of no use any more.

@@ -16,7 +16,12 @@ type statement struct {
 	unnamed bool
 	twice   bool // stands for a Parse under a name that is taken
 	rows    bool // it is known to return rows
+	made    bool // the client was told that it is there
+	batch   uint64
 }
+
+// replies, as the length that is wanted, says that the messages before have to be answered first.
+const replies = -1
 
 // prepared is what one client has prepared.
 type prepared struct {
@@ -169,6 +174,9 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 	}
 	switch kind {
 	case 'P':
+		if old := c.prepared.named[string(name)]; old != nil && !old.made && old.batch != s.statements.batch && s.x.Owes() {
+			return replies, nil // the name is taken only if that batch succeeds
+		}
 		c.parse(s, p, i, m, size, name, whole)
 	case 'C':
 		c.close(s, p, i, size, before, name)
@@ -227,7 +235,7 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		s.x.Extended(entry{Kind: 'P', Note: &statement{name: old.name, client: old.client, twice: true}})
 	default:
 		sum := sha256.Sum256(body)
-		st := &statement{name: c.door.prefix + hex.EncodeToString(sum[:12]), client: string(name), body: string(body)}
+		st := &statement{name: c.door.prefix + hex.EncodeToString(sum[:12]), client: string(name), body: string(body), batch: s.statements.batch}
 		if pr.named == nil {
 			pr.named = map[string]*statement{}
 		}

@@ -46,6 +46,8 @@ type server struct {
 	writing, fresh bool
 	// flushing: the reading goroutine passes something on. settled: it has nothing left.
 	flushing, settled bool
+	// torn: the client has a part of a message. undelivered: it has nothing of what it was to get last.
+	torn, undelivered bool
 	leaving           bool // the client has left at an edge
 	cutoff            bool
 	fatal             bool // the server has said why it ends
@@ -137,13 +139,18 @@ func (s *server) pass(b []byte) error {
 	if inject != nil {
 		b = append(slices.Clip(b), inject...)
 	}
-	_, err := c.conn.Write(b)
-	s.received.Add(int64(len(b)))
-	if err != nil {
-		c.conn.Close()
-	}
+	n, err := c.conn.Write(b)
+	s.received.Add(int64(n))
 	s.mu.Lock()
 	s.flushing = false
+	switch {
+	case err == nil:
+		s.torn = s.passing > 0 && s.passOn
+	case n == 0 && !s.torn:
+		s.undelivered = true
+	default:
+		s.torn = true
+	}
 	return err
 }
 
@@ -222,8 +229,11 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	}
 	c := s.client
 	if kind == 'E' && isFatal(body) {
-		s.fatal = c != nil
-		return s.fatal, nil
+		if c == nil {
+			return false, errUnasked
+		}
+		s.fatal, s.spent = true, true
+		return true, nil
 	}
 	if c == nil {
 		return false, s.alone(kind)
@@ -253,6 +263,7 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	pass = s.answered(kind, e, m)
 	if kind == 'Z' {
 		defer func() { s.turns, s.failed = s.turns+1, false }()
+		s.cancelled.calm.Broadcast()
 		if pass && s.door.opt.Mode == Statement && status != 'I' {
 			s.refuse(&pgwire.Error{Code: "08P01", Message: "transaction blocks not allowed in statement pooling mode"})
 			return false, nil
@@ -286,6 +297,9 @@ func (s *server) answered(kind byte, e entry, m []byte) bool {
 		e.Note.rows = true
 	case kind == '1' && e.Note != nil && !e.Note.unnamed:
 		s.statements.confirm(e.Note)
+	}
+	if e.Note != nil && !e.Swallow && (kind == '1' || e.As == '1') {
+		e.Note.made = true
 	}
 	if e.As != 0 {
 		m[0] = e.As
@@ -387,9 +401,12 @@ func (s *server) finish() {
 	c, t := s.client, s.task
 	s.client, s.task = nil, nil
 	fate := s.x.Fate()
+	if s.undelivered {
+		fate = frame.Unknown
+	}
 	// The client's goroutine, which is about to learn that nothing could be sent, decides by itself.
-	undecided := c != nil && s.fresh && s.writing
-	ends := c != nil && !undecided && (fate != frame.Nothing || s.fatal || s.door.opt.Mode == Session || s.passing > 0)
+	undecided := c != nil && s.fresh && s.writing && !s.undelivered && !s.torn
+	ends := c != nil && !undecided && (fate != frame.Nothing || s.fatal || s.door.opt.Mode == Session || s.torn)
 	if ends {
 		c.doomed.Store(true)
 	}
@@ -409,7 +426,7 @@ func (s *server) finish() {
 		t.end(errGone)
 	}
 	switch {
-	case ends && !s.fatal && s.passing == 0:
+	case ends && !s.fatal && !s.torn:
 		c.lastWords(lost(fate))
 		c.conn.Close()
 	case ends:
@@ -443,7 +460,7 @@ func (s *server) cut() {
 }
 
 // farewell is how long the last bytes to somebody may take.
-const farewell = 50 * time.Millisecond
+const farewell = 200 * time.Millisecond
 
 // dismiss ends a connection that nobody has.
 func (s *server) dismiss() {
