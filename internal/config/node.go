@@ -202,9 +202,17 @@ type CTL struct {
 type Proxy struct {
 	Address   string
 	Listeners []Listener
-	Stats     *Stats   // nil: none
-	Discover  string   // etcd or rest
-	Members   []string // REST addresses, with discover: rest
+	Stats     *Stats    // nil: none
+	Discover  string    // etcd or rest
+	Members   []string  // REST addresses, with discover: rest
+	Auth      ProxyAuth // of the pooled modes
+	TLS       TLS       // of the pooled modes
+}
+
+// ProxyAuth is how clients of pooled listeners log in, and how their servers are logged in to, in PgBouncer's words.
+type ProxyAuth struct {
+	Type, File, HBAFile, Query, User, Database string
+	ClientMode, ServerMode                     string // client_tls_sslmode, server_tls_sslmode
 }
 
 // Listener is one port of the proxy. Times of 0 mean no limit.

@@ -147,7 +147,7 @@ func (d *Door) sendCancel(ctx context.Context, s *server) error {
 		return err
 	}
 	o := d.opt.ServerTLS
-	return pgwire.Cancel(ctx, conn, *s.key, pgwire.CancelOptions{SSLMode: o.SSLMode, TLS: o.TLS, Host: o.Host})
+	return pgwire.Cancel(ctx, conn, *s.key, pgwire.CancelOptions{SSLMode: o.SSLMode, TLS: o.TLS, Host: d.host(s.seat)})
 }
 
 // waitsForStandby asks on a connection of its own whether the session waits for synchronous replication.
@@ -167,7 +167,7 @@ func (d *Door) waitsForStandby(ctx context.Context, s *server) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("ask whether it waits for a standby: %w", err)
 	}
-	login, err := d.login(s.lane, conn)
+	login, err := d.login(s.lane, s.seat, conn)
 	if err != nil {
 		return false, fmt.Errorf("ask whether it waits for a standby: %w", err)
 	}

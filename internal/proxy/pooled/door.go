@@ -38,6 +38,8 @@ type Options struct {
 	Accept pgwire.AcceptOptions
 	// ServerTLS is how servers are logged in to; user, database and credential are set here.
 	ServerTLS pgwire.LoginOptions
+	// HostOf names the host of a server, for the verification of its certificate; nil: it has no name.
+	HostOf func(Seat) string
 	// HoldTimeout bounds a wait for a server of the cluster, ConnectTimeout a login to it.
 	HoldTimeout, ConnectTimeout time.Duration
 	Log                         *slog.Logger

@@ -65,7 +65,7 @@ func (d *Door) connect(l *lane) (_ *server, refusal error) {
 		return nil, nil
 	}
 	f.guard(func() { seat.Conn().Close() })
-	login, err := d.login(l, seat.Conn())
+	login, err := d.login(l, seat, seat.Conn())
 	if err == nil && seat.Primary() {
 		err = d.writable(login)
 	}
@@ -79,14 +79,23 @@ func (d *Door) connect(l *lane) (_ *server, refusal error) {
 	return s, nil
 }
 
-func (d *Door) login(l *lane, conn net.Conn) (*pgwire.Server, error) {
+func (d *Door) login(l *lane, seat Seat, conn net.Conn) (*pgwire.Server, error) {
 	d.mu.Lock()
 	o := d.opt.ServerTLS
 	o.User, o.Database, o.Credential = l.key.User, l.key.Database, l.credential
 	d.mu.Unlock()
+	o.Host = d.host(seat)
 	ctx, cancel := context.WithTimeout(d.ctx, d.patience())
 	defer cancel()
 	return pgwire.Login(ctx, conn, o)
+}
+
+// host is the name that the certificate of a server has to have.
+func (d *Door) host(seat Seat) string {
+	if d.opt.HostOf == nil {
+		return ""
+	}
+	return d.opt.HostOf(seat)
 }
 
 func (d *Door) patience() time.Duration {
@@ -120,7 +129,7 @@ func (d *Door) writable(login *pgwire.Server) error {
 // judge tells a failed login to whom it concerns: the cluster if the server is not what it was taken for, the clients if
 // they will not get in anyway.
 func (d *Door) judge(l *lane, seat Seat, err error) error {
-	if d.ctx.Err() != nil {
+	if d.ctx.Err() != nil || !seat.Valid() {
 		return nil
 	}
 	d.opt.Log.Info("a server connection could not be opened", "server", seat.Server(), "user", l.key.User, "database", l.key.Database, "error", err)
