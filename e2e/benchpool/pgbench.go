@@ -36,7 +36,7 @@ func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
 	if c.Workload == "tpcb" {
 		script, rate = "tpcb-like", "1"
 	}
-	cmd := w.command(ctx, v.port, "-n", "-b", script, "-M", c.Protocol, "-c", strconv.Itoa(c.Clients), "-j", strconv.Itoa(min(c.Clients, 2)),
+	cmd := w.command(ctx, v.port, "-n", "-b", script, "-M", c.Protocol, "-c", strconv.Itoa(c.Clients), "-j", strconv.Itoa(threads(c)),
 		"-T", strconv.Itoa(w.o.warmup+w.o.seconds), "-P", "1", "-l", "--log-prefix", filepath.Join(dir, "log"), "--sampling-rate", rate)
 	said, err := cmd.StderrPipe()
 	if err != nil {
@@ -55,6 +55,15 @@ func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
 		return sample{}, err
 	}
 	return watched.sample(latencies)
+}
+
+// threads is how many pgbench gets. It waits for the answer to a Parse with the whole thread, which never ends if that
+// needs a server connection which another client of the thread holds in its transaction: then each has a thread.
+func threads(c *cell) int {
+	if c.Workload == "tpcb" && c.Protocol == "prepared" {
+		return c.Clients
+	}
+	return min(c.Clients, 2)
 }
 
 // watch follows pgbench's reports.
