@@ -1,34 +1,31 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"io"
-	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/havenha/haven/internal/config"
-	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
-	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
 // The role that clients of the transaction mode log in as. The pool is smaller than the number of connections that each
@@ -39,7 +36,7 @@ const (
 	clientPool     = 2
 )
 
-// front is a pooler in transaction mode, with TLS and SCRAM, in front of a real server.
+// front is a proxy in transaction mode, with TLS and SCRAM, in front of a real server.
 type front struct {
 	port   int
 	root   string // file of the authority that vouches for its certificate
@@ -64,24 +61,71 @@ func startFront(t *testing.T) *front {
 	t.Helper()
 	o := pgtest.Options(t, "db1")
 	pgtest.Primary(t, o)
-	f := &front{server: o}
+	f := &front{server: o, port: pgtest.FreePort(t)}
 	secret := f.fill(t)
 	dir := t.TempDir()
-	users := filepath.Join(dir, "users.txt")
-	pgtest.Must(t, os.WriteFile(users, []byte(fmt.Sprintf("%q %q\n", clientRole, secret)), 0o600))
-	file, err := pgwire.OpenUserFile(users)
-	pgtest.Must(t, err)
-	auth, err := pgwire.NewAuthenticator(pgwire.AuthOptions{Method: pgwire.SCRAM, Secrets: file})
-	pgtest.Must(t, err)
-	cert := f.certificate(t, dir)
-	f.serve(t, pooled.Options{
-		Cluster: onlyServer(fmt.Sprintf("127.0.0.1:%d", o.Port)), Mode: pooled.Transaction,
-		Pool: config.Pool{DefaultPoolSize: clientPool, MaxClientConn: 200, MaxPreparedStatements: 200, ClientLoginTimeout: time.Minute,
-			QueryWaitTimeout: time.Minute, ServerLifetime: time.Hour, ServerIdleTimeout: time.Minute, ServerLoginRetry: time.Second},
-		Accept:      pgwire.AcceptOptions{Auth: auth, SSLMode: pgwire.SSLRequire, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}},
-		HoldTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
+	f.certificate(t, dir)
+	f.file(t, dir, "users.txt", fmt.Sprintf("%q %q\n", clientRole, secret))
+	api := httptest.NewServer(http.HandlerFunc(f.api))
+	t.Cleanup(api.Close)
+	f.file(t, dir, "haven.yml", fmt.Sprintf(`haven: {format: 1, state_dir: state, address: 127.0.0.1}
+scope: clients
+name: proxy
+etcd:
+  embedded: true
+  members: {proxy: {client: "127.0.0.1:%d", peer: "127.0.0.1:%d"}}
+restapi: {listen: "127.0.0.1:%d"}
+proxy:
+  discover: rest
+  members: ["%s"]
+  stats: null
+  auth_type: scram-sha-256
+  auth_file: users.txt
+  tls: {certfile: server.crt, keyfile: server.key}
+  client_tls_sslmode: require
+  listeners:
+    - {listen: "127.0.0.1:%d", target: primary, mode: transaction, pool: {default_pool_size: %d}}
+`, pgtest.FreePort(t), pgtest.FreePort(t), pgtest.FreePort(t), api.URL, f.port, clientPool))
+	f.run(t, dir)
 	return f
+}
+
+func (f *front) file(t *testing.T, dir, name, text string) {
+	t.Helper()
+	pgtest.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+}
+
+// api answers as the REST API of the only member would.
+func (f *front) api(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/cluster" {
+		fmt.Fprint(w, `{"role":"primary","patroni":{"scope":"clients","name":"db1"}}`)
+		return
+	}
+	fmt.Fprintf(w, `{"scope":"clients","members":[{"name":"db1","role":"leader","state":"running","api_url":"http://%s/patroni","host":"127.0.0.1","port":%d,"timeline":1}]}`,
+		r.Host, f.server.Port)
+}
+
+// run runs the proxy until the end of the test.
+func (f *front) run(t *testing.T, dir string) {
+	t.Helper()
+	var said bytes.Buffer
+	cmd := exec.Command(binary(t), "run", "haven.yml")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
+	cmd.Env = append(os.Environ(), "HOME="+dir)
+	pgtest.Must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		if err := cmd.Wait(); err != nil || t.Failed() {
+			t.Errorf("haven run: %v\n%s", err, said.String())
+		}
+	})
+	pgtest.Eventually(t, "the proxy listens", func() error {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.port))
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
 }
 
 // fill makes the role, and returns its SCRAM secret.
@@ -102,41 +146,20 @@ func (f *front) fill(t *testing.T) string {
 	return secret
 }
 
-// certificate makes one for localhost that vouches for itself.
-func (f *front) certificate(t *testing.T, dir string) tls.Certificate {
+// certificate makes one for localhost that vouches for itself, and its key.
+func (f *front) certificate(t *testing.T, dir string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	pgtest.Must(t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pooler"}, DNSNames: []string{"localhost"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	pgtest.Must(t, err)
-	f.root = filepath.Join(dir, "root.crt")
-	pgtest.Must(t, os.WriteFile(f.root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), 0o644))
-	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
-}
-
-func (f *front) serve(t *testing.T, o pooled.Options) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	private, err := x509.MarshalPKCS8PrivateKey(key)
 	pgtest.Must(t, err)
-	f.port = l.Addr().(*net.TCPAddr).Port
-	d := pooled.New(o)
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { d.Serve(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		d.Close()
-		serving.Wait()
-	})
+	f.root = filepath.Join(dir, "server.crt")
+	f.file(t, dir, "server.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	f.file(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
 }
 
 // nothingIsLeft looks at the server: no more sessions than the pool may have, and none in a transaction.
@@ -174,30 +197,3 @@ func (f *front) program(t *testing.T, input string, command ...string) string {
 	}
 	return string(out)
 }
-
-// onlyServer is a cluster of one server, which is always the primary.
-type onlyServer string
-
-func (s onlyServer) Why() string { return "" }
-
-func (s onlyServer) Connect(ctx context.Context, _ func()) (pooled.Seat, error) {
-	conn, err := s.Dial(ctx)
-	return onlySeat{s, conn}, err
-}
-
-func (s onlyServer) Dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", string(s))
-}
-
-type onlySeat struct {
-	onlyServer
-	conn net.Conn
-}
-
-func (s onlySeat) Conn() net.Conn     { return s.conn }
-func (s onlySeat) Server() string     { return string(s.onlyServer) }
-func (s onlySeat) Primary() bool      { return true }
-func (s onlySeat) Valid() bool        { return true }
-func (s onlySeat) Failed(string)      {}
-func (s onlySeat) Leave(int64, int64) {}

@@ -30,7 +30,7 @@ import (
 type options struct {
 	runs, seconds, warmup, scale, pool      int
 	clients, workloads, protocols, variants string
-	out, dir, haven, doorFor                string
+	out, dir, haven                         string
 	seed                                    uint64
 	page                                    bool
 }
@@ -45,13 +45,12 @@ func main() {
 	flag.StringVar(&o.clients, "clients", "1,10,100,1000", "numbers of clients")
 	flag.StringVar(&o.workloads, "workloads", "select,tpcb", "of select and tpcb")
 	flag.StringVar(&o.protocols, "protocols", "simple,extended,prepared", "of simple, extended and prepared")
-	flag.StringVar(&o.variants, "variants", "direct,haven-tcp,haven-transaction,pgbouncer,haproxy", "of these and haven-door, the pooler of Haven alone in a process")
+	flag.StringVar(&o.variants, "variants", "direct,haven-tcp,haven-transaction,pgbouncer,haproxy", "of these")
 	flag.StringVar(&o.out, "out", "docs/bench", "where pool.json and pool.md are written")
 	flag.StringVar(&o.dir, "dir", "", "where data is kept (default: a temporary directory)")
 	flag.StringVar(&o.haven, "haven", "bin/haven", "the program")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "chooses the order")
 	flag.BoolVar(&o.page, "page", false, "only write the page again, from pool.json")
-	flag.StringVar(&o.doorFor, "door", "", "instead of measuring: be the pooler, LISTEN,SERVER,USERS,SIZE")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -63,10 +62,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	switch {
-	case o.doorFor != "":
-		return door(ctx, o.doorFor)
-	case o.page:
+	if o.page {
 		return again(o.out)
 	}
 	if err := moreFiles(); err != nil {

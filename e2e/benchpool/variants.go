@@ -29,7 +29,6 @@ func (w *world) startVariants() error {
 			return w.startHaven(v, "")
 		},
 		"haven-transaction": func(v *variant) error { return w.startHaven(v, w.pooled()) },
-		"haven-door":        w.startDoor,
 		"pgbouncer":         w.startPgBouncer,
 		"haproxy":           w.startHAProxy,
 	}
@@ -108,37 +107,6 @@ proxy:
 	}
 	v.middle, err = w.launchIn(dir, v.name, v.port, syscall.SIGTERM, w.o.haven, "run", "-c", file)
 	return err
-}
-
-// startDoor starts the pooler of Haven alone, without the rest of a node.
-func (w *world) startDoor(v *variant) error {
-	dir, err := w.folder(v.name)
-	if err != nil {
-		return err
-	}
-	users, err := w.write(dir, "users.txt", w.users())
-	if err != nil {
-		return err
-	}
-	self := filepath.Join(w.dir, "benchpool") // the one that go run made is in a folder of our user only
-	if err := copyProgram(self); err != nil {
-		return err
-	}
-	v.middle, err = w.launchIn(dir, v.name, v.port, syscall.SIGTERM, self, "-door",
-		fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d,%s,%d", v.port, w.port, users, w.o.pool))
-	return err
-}
-
-func copyProgram(to string) error {
-	from, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	program, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, program, 0o755)
 }
 
 func (w *world) startPgBouncer(v *variant) error {
