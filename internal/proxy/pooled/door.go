@@ -27,6 +27,9 @@ const (
 // tick is how often limits of time are looked at.
 const tick = 100 * time.Millisecond
 
+// cancelAnswer is how long whoever sends a cancel request waits at most.
+const cancelAnswer = 500 * time.Millisecond
+
 // Options are what a Door is made from.
 type Options struct {
 	Cluster Cluster
@@ -117,7 +120,12 @@ func (d *Door) Serve(conn net.Conn) {
 		return
 	}
 	if who.Cancel != nil {
-		d.cancel(who.Cancel)
+		done := make(chan struct{})
+		d.tasks.Go(func() { d.cancel(who.Cancel); close(done) })
+		select { // whoever asks waits for the end of the connection, but not for a standby
+		case <-done:
+		case <-time.After(cancelAnswer):
+		}
 		who.Conn.Close()
 		return
 	}
