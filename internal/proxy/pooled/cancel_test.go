@@ -47,7 +47,9 @@ func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
 		{"explicit", "BEGIN; INSERT INTO t VALUES (1); COMMIT"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := open(t, Transaction, p, func(o *Options) { o.Pool.IgnoreStartupParameters = append(o.Pool.IgnoreStartupParameters, "client_min_messages") })
+			h := open(t, Transaction, p, func(o *Options) {
+				o.Pool.IgnoreStartupParameters = append(o.Pool.IgnoreStartupParameters, "client_min_messages")
+			})
 			cl := h.connect()
 			exec(t, direct, "ALTER ROLE postgres SET client_min_messages = 'error'")
 			standby("nobody")

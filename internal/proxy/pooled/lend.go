@@ -110,7 +110,7 @@ func (s *server) lendTo(c *client) bool {
 // call giveBack, without the lock. Together with part, it alone makes a server's client nothing without ending the
 // connection. The server is locked.
 func (s *server) release() bool {
-	if s.client == nil || s.dead || s.task != nil || !s.x.Edge() || s.writing || s.flushing || !s.settled || s.cancelled.pending > 0 || s.cancelled.forwarded {
+	if s.client == nil || s.dead || s.task != nil || !s.x.Edge() || s.writing || s.flushing > 0 || !s.settled || s.cancelled.pending > 0 || s.cancelled.forwarded {
 		return false
 	}
 	if s.door.opt.Mode == Session && !s.leaving {

@@ -57,7 +57,7 @@ func (s *server) late(now time.Time, query, pause time.Duration) *pgwire.Error {
 func (o overdue) end() {
 	s := o.server
 	s.mu.Lock()
-	c, busy := s.client, s.flushing
+	c, busy := s.client, s.flushing > 0 || s.torn
 	if c != nil {
 		c.doomed.Store(true)
 		s.client, s.dead = nil, true

@@ -44,8 +44,9 @@ type server struct {
 	// writing: the client's goroutine sends a message, or has sent a part of one. fresh: nothing of what it sends since
 	// the connection was lent has left yet.
 	writing, fresh bool
-	// flushing: the reading goroutine passes something on. settled: it has nothing left.
-	flushing, settled bool
+	// flushing: so many writes to the client are under way. settled: the reading goroutine has nothing left.
+	flushing int
+	settled  bool
 	// torn: the client has a part of a message. undelivered: it has nothing of what it was to get last.
 	torn, undelivered bool
 	leaving           bool // the client has left at an edge
@@ -134,7 +135,7 @@ func (s *server) pass(b []byte) error {
 	if c == nil || len(b)+len(inject) == 0 {
 		return nil
 	}
-	s.flushing = true
+	s.flushing++
 	s.mu.Unlock()
 	if inject != nil {
 		b = append(slices.Clip(b), inject...)
@@ -142,7 +143,7 @@ func (s *server) pass(b []byte) error {
 	n, err := c.conn.Write(b)
 	s.received.Add(int64(n))
 	s.mu.Lock()
-	s.flushing = false
+	s.flushing--
 	switch {
 	case err == nil:
 		s.torn = s.passing > 0 && s.passOn
