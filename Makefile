@@ -10,7 +10,7 @@ SOURCES := $(shell find cmd internal -name '*.go' -not -name '*_test.go' 2>/dev/
 
 # Packages in which goroutines share state: their tests run under the race detector.
 RACE := ./internal/agent/... ./internal/api/... ./internal/app/... ./internal/dcs/... ./internal/demo/... \
-	./internal/drill ./internal/drill/hosts ./internal/guard/... ./internal/journal/... ./internal/obs/... ./internal/postgres/... ./internal/proxy/...
+	./internal/drill ./internal/drill/hosts ./internal/guard/... ./internal/journal/... ./internal/obs/... ./internal/pgwire/... ./internal/postgres/... ./internal/proxy/...
 GOTEST := go test -count=1 -timeout 30m
 GOLANGCI := .cache/bin/golangci-lint
 FUZZTIME ?= 30s
@@ -95,6 +95,14 @@ bench: ## measure Haven and Debian's Patroni side by side, REPEAT (3) times each
 	@scripts/deps.sh test
 	@$(MAKE) --no-print-directory bin/haven
 	go run ./e2e/bench -repeat $(REPEAT) -out docs/bench
+
+.PHONY: bench-pool
+bench-pool: RUNS := 5
+bench-pool: SECONDS := 20
+bench-pool: ## measure Haven, PgBouncer, HAProxy and no proxy in front of one server, RUNS (5) times SECONDS (20), into docs/bench (CLIENTS=1,10,100,1000; four hours)
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	go run ./e2e/benchpool -runs $(RUNS) -seconds $(SECONDS) $(if $(CLIENTS),-clients $(CLIENTS)) -out docs/bench
 
 .PHONY: faults
 faults: ## make FAULTS (100) random faults on a real cluster, chosen by SEED (1), and judge after each (as root)

@@ -43,11 +43,13 @@ config/bindir, config/notation, config/schema, config/sockets, config/tree < con
 
 # the pure core
 cluster                                         < ha, check
+NONE                                            < pool, pgwire, pgwire/frame
 cluster, ha                                     < ha/sim
 
 # adapters: each to one thing of the world
 cluster                                         < dcs, postgres/wal
 NONE                                            < disk, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/script, postgres/session
+NONE                                            < pgwire
 postgres/pidfile                                < postgres/processes
 cluster, postgres/durable, postgres/session     < postgres/slots
 cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/processes, postgres/programs, postgres/script, postgres/session, postgres/slots, postgres/wal < postgres
@@ -65,7 +67,8 @@ check, cluster, journal                         < drill
 
 # services
 bootclock, cluster, config, dcs, guard, ha, journal, postgres, postgres/durable, postgres/slots, postgres/wal < agent
-bootclock, cluster, config, dcs, postgres       < proxy
+config, pgwire, pgwire/frame, pool              < proxy/pooled
+bootclock, cluster, config, dcs, pgwire, postgres, proxy/pooled < proxy
 cluster, config, dcs, ha, postgres              < api
 
 # wiring, and what stands on it
@@ -76,7 +79,7 @@ agent, api, app, bootclock, cluster, config, dcs, dcs/etcd, demo, doctor, ha, jo
 `
 
 // pure packages decide or describe. They take the time as a value and touch nothing of the world.
-func pure() []string { return []string{"check", "cluster", "ha", "ha/sim"} }
+func pure() []string { return []string{"check", "cluster", "ha", "ha/sim", "pool"} }
 
 // impure are standard packages that a pure package may not import; their subpackages neither, except net/url, which
 // only takes text apart.

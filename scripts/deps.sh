@@ -2,7 +2,8 @@
 # Installs what a target of the Makefile needs and the machine lacks:
 #
 #   deps.sh demo    PostgreSQL's server programs
-#   deps.sh test    besides these a C compiler (race detector) and the peers of the tests: Patroni, etcd, HAProxy; strace
+#   deps.sh test    besides these a C compiler (race detector) and the peers of the tests: Patroni, etcd,
+#                   HAProxy, PgBouncer; strace
 #   deps.sh lint    shellcheck, and golangci-lint into .cache/bin
 #
 # When nothing is missing it does nothing, in a fraction of a second. Debian packages are installed as root or through
@@ -47,6 +48,7 @@ test_needs() {
 	need etcd-server command -v etcd
 	need etcd-client command -v etcdctl
 	need haproxy command -v haproxy
+	need pgbouncer command -v pgbouncer
 	need strace command -v strace
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/havenha/haven/internal/config/notation"
@@ -15,6 +16,9 @@ func (l *loader) proxySection(n *Node) {
 	}
 	p := &Proxy{Address: l.text("proxy.address"), Discover: strings.ToLower(l.text("proxy.discover")), Members: l.strings("proxy.members")}
 	l.listeners(p)
+	if slices.ContainsFunc(p.Listeners, Listener.Pooled) {
+		l.login(n, p)
+	}
 	p.Stats = l.stats(p)
 	if p.Discover == "rest" && len(p.Members) == 0 {
 		l.report.errorf(l.doc.Nearest("proxy.discover"), "`proxy.members` is missing: with `discover: rest`, list the REST addresses of the members, such as [10.0.1.10:8008]")
@@ -28,6 +32,7 @@ func (l *loader) proxySection(n *Node) {
 		}
 	}
 	n.Proxy = p
+	l.tooManyConnections(n)
 }
 
 func checkRESTAddress(s string) error {
@@ -57,9 +62,6 @@ func (l *loader) listeners(p *Proxy) {
 	if section.Shape == tree.List && len(section.Items) == 0 {
 		l.report.errorf(section.At, "`proxy.listeners` is empty: name at least one, or leave it out for 5000 and 5001")
 	}
-	if pooledMode(l.text("proxy.mode")) {
-		l.notPooled("proxy.mode")
-	}
 }
 
 func (l *loader) listener(path string) Listener {
@@ -80,18 +82,20 @@ func (l *loader) listener(path string) Listener {
 		Admit: l.rate(path + ".admit"), ConnectTimeout: l.duration(path + ".connect_timeout"), IdleTimeout: l.duration(path + ".idle_timeout"),
 	}
 	if out.Target == "split" {
-		l.report.errorf(l.doc.Nearest(path+".target"), "`%s.target` is `split`, which needs the pooled modes that this version does not have: use primary or replica", path)
+		l.report.errorf(l.doc.Nearest(path+".target"), "`%s.target` is `split`, which this version does not have: use primary or replica", path)
 	}
-	if pooledMode(out.Mode) && l.doc.Find(path+".mode") != l.doc.Find("proxy.mode") {
-		l.notPooled(path + ".mode")
+	if out.Mode == "split" {
+		l.report.errorf(l.doc.Nearest(path+".mode"), "`%s.mode` is `split`, which this version does not have: use tcp, session, transaction or statement", path)
+	}
+	if out.Pooled() {
+		for _, name := range poolNames() {
+			if common := l.given("proxy." + name); l.given(path+"."+name) == nil && common != nil {
+				l.doc.Set(path+"."+name, common)
+			}
+		}
+		out.Pool = l.pool(path + ".pool.")
 	}
 	return out
-}
-
-func pooledMode(mode string) bool { return mode != "" && mode != "tcp" }
-
-func (l *loader) notPooled(path string) {
-	l.report.errorf(l.doc.Find(path).At, "`%s` is `%s`, a pooled mode, which this version does not have: use tcp", path, l.text(path))
 }
 
 func (l *loader) stats(p *Proxy) *Stats {

@@ -202,21 +202,43 @@ type CTL struct {
 type Proxy struct {
 	Address   string
 	Listeners []Listener
-	Stats     *Stats   // nil: none
-	Discover  string   // etcd or rest
-	Members   []string // REST addresses, with discover: rest
+	Stats     *Stats    // nil: none
+	Discover  string    // etcd or rest
+	Members   []string  // REST addresses, with discover: rest
+	Auth      ProxyAuth // of the pooled modes
+	TLS       TLS       // of the pooled modes
+}
+
+// ProxyAuth is how clients of pooled listeners log in, and how their servers are logged in to, in PgBouncer's words.
+type ProxyAuth struct {
+	Type, File, HBAFile, Query, User, Database string
+	ClientMode, ServerMode                     string // client_tls_sslmode, server_tls_sslmode
 }
 
 // Listener is one port of the proxy. Times of 0 mean no limit.
 type Listener struct {
 	Listen                      string
 	Target                      string // primary or replica
-	Mode                        string // tcp
+	Mode                        string // tcp, session, transaction or statement
 	HoldTimeout                 time.Duration
 	MaxLag                      int64  // bytes
 	Fallback                    string // primary or none
 	Admit                       int    // new server connections a second
 	ConnectTimeout, IdleTimeout time.Duration
+	Pool                        Pool // of the pooled modes
+}
+
+// Pool is how a pooled mode lends server connections, in PgBouncer's words. Numbers and times of 0 mean no limit.
+type Pool struct {
+	MaxClientConn, DefaultPoolSize, MinPoolSize, ReservePoolSize  int
+	MaxDBConnections, MaxUserConnections, MaxPreparedStatements   int
+	ReservePoolTimeout, QueryTimeout, QueryWaitTimeout            time.Duration
+	ClientIdleTimeout, IdleTransactionTimeout, ClientLoginTimeout time.Duration
+	ServerLifetime, ServerIdleTimeout, ServerLoginRetry           time.Duration
+	ServerCheckDelay                                              time.Duration
+	ServerCheckQuery, ServerResetQuery                            string
+	ServerResetQueryAlways                                        bool
+	IgnoreStartupParameters, TrackExtraParameters                 []string
 }
 
 // Stats is the statistics port of the proxy.

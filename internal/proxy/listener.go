@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
 // maxWaiting bounds the connections of one listener that wait.
@@ -31,6 +32,7 @@ type listener struct {
 	sockets []*net.TCPListener
 	stop    context.CancelFunc
 	tasks   sync.WaitGroup
+	door    *pooled.Door // of the pooled modes; nil: tcp
 }
 
 // listen binds all addresses of a setting in the form a,b:port; * is every address.
@@ -106,6 +108,9 @@ func (l *listener) close() {
 	for _, s := range l.board.retire(l.ledger) {
 		s.reset()
 	}
+	if l.door != nil {
+		l.door.Close()
+	}
 	l.tasks.Wait()
 }
 
@@ -140,6 +145,10 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 func (l *listener) serve(ctx context.Context, client *net.TCPConn) {
+	if l.door != nil {
+		l.door.Serve(client)
+		return
+	}
 	s, err := l.connect(ctx, client)
 	if err != nil {
 		client.Close()
@@ -224,10 +233,10 @@ func (l *listener) open(ctx context.Context, client *net.TCPConn, p pick, w *wai
 		l.board.drop(l.ledger, p)
 		return nil, nil
 	}
-	return l.dial(ctx, client, p), nil
+	return l.dial(ctx, client, p, nil), nil
 }
 
-func (l *listener) dial(ctx context.Context, client *net.TCPConn, p pick) *session {
+func (l *listener) dial(ctx context.Context, client *net.TCPConn, p pick, cut func()) *session {
 	limit := l.board.limits(l.ledger).ConnectTimeout
 	trying := ctx
 	if limit > 0 {
@@ -244,7 +253,7 @@ func (l *listener) dial(ctx context.Context, client *net.TCPConn, p pick) *sessi
 		}
 		return nil
 	}
-	s := &session{ledger: l.ledger, pick: p, client: client, server: server, ended: make(chan struct{})}
+	s := &session{ledger: l.ledger, pick: p, client: client, server: server, cut: cut, ended: make(chan struct{})}
 	if !l.board.enter(s) {
 		reset(server)
 		return nil

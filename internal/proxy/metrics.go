@@ -1,6 +1,10 @@
 package proxy
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/havenha/haven/internal/proxy/pooled"
+)
 
 // collector makes metrics of a snapshot. Nothing is counted twice: the numbers are those of the page.
 type collector struct{ snapshot func() Stats }
@@ -57,6 +61,50 @@ func collectListener(out chan<- prometheus.Metric, scope string, l ListenerStats
 	}
 	for _, s := range l.Servers {
 		collectServer(out, scope, l, s)
+	}
+	for _, p := range l.Pools {
+		collectPool(out, scope, l, p)
+	}
+}
+
+// collectPool sends a pool's numbers under the names of pgbouncer_exporter, with the listener besides, and histograms.
+func collectPool(out chan<- prometheus.Metric, scope string, l ListenerStats, p PoolStats) {
+	labels := []string{"scope", "listener", "database", "user"}
+	values := []string{scope, l.Listen, p.Database, p.User}
+	for _, m := range []struct {
+		kind       prometheus.ValueType
+		name, help string
+		value      float64
+	}{
+		{prometheus.GaugeValue, "pools_client_active_connections", "Clients that do not wait for a server connection.", float64(p.ClientsActive)},
+		{prometheus.GaugeValue, "pools_client_waiting_connections", "Clients that wait for one.", float64(p.ClientsWaiting)},
+		{prometheus.GaugeValue, "pools_client_maxwait_seconds", "How long the oldest of them has waited.", p.MaxWait},
+		{prometheus.GaugeValue, "pools_server_active_connections", "Server connections that are lent.", float64(p.ServersActive)},
+		{prometheus.GaugeValue, "pools_server_idle_connections", "Server connections that are not.", float64(p.ServersIdle)},
+		{prometheus.GaugeValue, "pools_server_used_connections", "Always 0: idle connections are looked at when they are lent.", 0},
+		{prometheus.GaugeValue, "pools_server_login_connections", "Server connections that are being opened.", float64(p.ServersLogin)},
+		{prometheus.GaugeValue, "databases_pool_size", "Greatest number of server connections.", float64(p.Size)},
+		{prometheus.CounterValue, "stats_sql_transactions_pooled_total", "Transactions (in mode session: sessions) that were served.", float64(p.Lendings)},
+		{prometheus.CounterValue, "stats_server_in_transaction_seconds_total", "Time that server connections were lent.", p.LendingTime},
+		{prometheus.CounterValue, "stats_client_wait_seconds_total", "Time that clients waited for a server connection.", p.WaitTime},
+	} {
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("pgbouncer_"+m.name, m.help, labels, nil), m.kind, m.value, values...)
+	}
+	for _, h := range []struct {
+		name, help string
+		of         pooled.Histogram
+	}{
+		{"lending_seconds", "From the request of a server connection to its return: a transaction, or in mode session a session.", p.lendings},
+		{"wait_seconds", "Waits for a server connection, of those who had to wait.", p.waits},
+	} {
+		buckets, n := map[float64]uint64{}, uint64(0)
+		for i, c := range h.of.Counts {
+			n += c
+			if i < len(h.of.Counts)-1 {
+				buckets[pooled.Bound(i).Seconds()] = n
+			}
+		}
+		out <- prometheus.MustNewConstHistogram(prometheus.NewDesc("haven_proxy_pool_"+h.name, h.help, labels, nil), n, h.of.Sum.Seconds(), buckets, values...)
 	}
 }
 

@@ -72,6 +72,12 @@ func (p *Proxy) add(c config.Listener) error {
 	if err != nil {
 		return err
 	}
+	if c.Pooled() {
+		if l.door, err = p.open(l, c); err != nil {
+			closeAll(l.sockets)
+			return err
+		}
+	}
 	p.board.enlist(l.ledger)
 	p.listeners = append(p.listeners, l)
 	if p.running != nil {

@@ -19,6 +19,7 @@ func (p *Proxy) Reload(c *config.Proxy) error {
 	if p.running != nil && p.running.Err() != nil {
 		return errors.New("proxy: it has ended")
 	}
+	p.config.Auth, p.config.TLS = c.Auth, c.TLS // for listeners that come or begin anew
 	errs := []error{p.reloadListeners(c.Listeners), p.reloadPage(c.Stats)}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("proxy: reload: %w", err)
@@ -57,9 +58,11 @@ func (p *Proxy) reloadListeners(want []config.Listener) error {
 	return errors.Join(errs...)
 }
 
-// continues tells whether a listener can go on under a setting: the same port, for the same kind of server.
+// continues tells whether a listener can go on under a setting: the same port, for the same kind of server. A pooled one
+// begins anew with any change.
 func continues(l *listener, c config.Listener) bool {
-	return l.ledger.config.Listen == c.Listen && l.ledger.config.Target == c.Target
+	now := l.ledger.config
+	return now.Listen == c.Listen && now.Target == c.Target && now.Mode == c.Mode && (!c.Pooled() || reflect.DeepEqual(now, c))
 }
 
 // addNew opens what is new; later are those whose port has to be freed first.

@@ -17,7 +17,8 @@ const farewell = 5 * time.Second
 type session struct {
 	ledger         *ledger
 	pick           pick
-	client, server *net.TCPConn
+	client, server *net.TCPConn // client is nil in the pooled modes
+	cut            func()       // ends the session in the pooled modes
 	// ended is closed when both connections are.
 	ended chan struct{}
 	// Bytes as they were last reported, guarded by the board: what is reported never shrinks.
@@ -53,6 +54,10 @@ func (s *session) pass(to, from *net.TCPConn) int64 {
 // reset ends both connections at once: without lingering, close sends RST (socket(7), SO_LINGER), which also drops what
 // was not sent yet, so that a client notices even while it waits for an answer.
 func (s *session) reset() {
+	if s.cut != nil {
+		s.cut()
+		return
+	}
 	reset(s.client)
 	reset(s.server)
 }

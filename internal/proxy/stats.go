@@ -50,6 +50,9 @@ type ListenerStats struct {
 	Rejected uint64        `json:"rejected_total"` // closed because too many waited
 	Reset    uint64        `json:"reset_total"`    // sessions reset at a change of leader or replicas
 	Servers  []ServerStats `json:"servers"`
+	// Mode is tcp, session, transaction or statement; Pools are those of the latter three.
+	Mode  string      `json:"mode,omitempty"`
+	Pools []PoolStats `json:"pools,omitempty"`
 }
 
 // ServerStats is one server as a listener sees it.
@@ -70,6 +73,13 @@ type ServerStats struct {
 func (p *Proxy) Snapshot() Stats {
 	s := p.board.stats(time.Now())
 	s.Scope = p.opt.Scope
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range s.Listeners { // both in the order of the configuration
+		if i < len(p.listeners) && p.listeners[i].door != nil && p.listeners[i].ledger.config.Listen == s.Listeners[i].Listen {
+			s.Listeners[i].pooled(p.listeners[i].door.Snapshot())
+		}
+	}
 	return s
 }
 
@@ -103,6 +113,9 @@ func (b *board) stats(now time.Time) Stats {
 func (b *board) measure() map[traffic][2]int64 {
 	open := map[traffic][2]int64{}
 	for s := range b.sessions {
+		if s.client == nil {
+			continue // what was passed on is counted when it ends
+		}
 		if info, ok := tcpInfo(s.client); ok {
 			in, out := bytesOf(info)
 			s.seenIn, s.seenOut = max(s.seenIn, in), max(s.seenOut, out)
@@ -116,7 +129,7 @@ func (b *board) measure() map[traffic][2]int64 {
 
 func (l *ledger) stats(v view, now time.Time, open map[traffic][2]int64) ListenerStats {
 	out := ListenerStats{
-		Listen: l.config.Listen, Target: l.config.Target, Waiting: len(l.waiters), Held: l.held, Timeouts: l.timeouts,
+		Listen: l.config.Listen, Target: l.config.Target, Mode: l.config.Mode, Waiting: len(l.waiters), Held: l.held, Timeouts: l.timeouts,
 		Rejected: l.rejected, Reset: l.cut, Why: route(v, l.rule, l.loads()).why, Servers: []ServerStats{},
 	}
 	for w := range l.waiters {

@@ -67,7 +67,7 @@ func (b *board) idle(l *ledger, limit time.Duration) (out []*session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.sessions {
-		if s.ledger != l {
+		if s.ledger != l || s.client == nil {
 			continue
 		}
 		info, ok := tcpInfo(s.client)

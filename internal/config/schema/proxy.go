@@ -1,7 +1,7 @@
 package schema
 
 func proxyKeys() []Key {
-	const pooled = "belongs to the pooled modes, which this version does not have: remove it; connections are passed through as they are (mode tcp)"
+	const absent = "is not in this version: `pool` holds for all databases and users; remove it"
 	keys := []Key{
 		{Path: "proxy", Kind: Section, Text: "Ports that lead to the primary and to the replicas."},
 		{Path: "proxy.address", Kind: Host, Def: "*", Reload: ReloadRestart, Text: "Host part of the default listeners."},
@@ -18,17 +18,71 @@ func proxyKeys() []Key {
 	}
 	for _, p := range []string{"proxy.", "proxy.listeners[]."} {
 		keys = append(keys,
-			Key{Path: p + "mode", Kind: Text, Def: "tcp", Accept: []string{"tcp", "session", "transaction", "statement", "split"}, Text: "tcp."},
+			Key{Path: p + "mode", Kind: Text, Def: "tcp", Accept: []string{"tcp", "session", "transaction", "statement", "split"}, Text: "How long a client keeps a server connection. tcp: as long as its own, whose bytes are passed through as they are; session: the same, with the protocol understood; transaction or statement: as long as that."},
 			Key{Path: p + "hold_timeout", Kind: Duration, Def: "30s", Text: "How long a connection waits for a writable primary."},
 			Key{Path: p + "max_lag", Kind: Size, Def: "16MB", Text: "Replicas further behind get no new sessions."},
 			Key{Path: p + "fallback", Kind: Text, Def: "primary", Accept: []string{"primary", "none"}, Text: "Of target replica, when there is no replica."},
 			Key{Path: p + "admit", Kind: Rate, Def: "200", Text: "New connections a second to one server after a change of leader."},
 			Key{Path: p + "connect_timeout", Kind: Duration, Def: "5s", Text: "For connecting to a server."},
-			Key{Path: p + "idle_timeout", Kind: Duration, Def: "off", Text: "A session without traffic for so long is closed."},
-			Key{Path: p + "pool", Kind: Free, Absent: pooled})
+			Key{Path: p + "idle_timeout", Kind: Duration, Def: "off", Text: "A session without traffic for so long is closed (mode tcp)."})
+		keys = append(keys, poolKeys(p+"pool")...)
 	}
-	for _, s := range []string{"auth_query", "auth_file", "auth_type", "databases", "users", "tls"} {
-		keys = append(keys, Key{Path: "proxy." + s, Kind: Free, Absent: pooled})
+	keys = append(keys, loginKeys()...)
+	for _, s := range []string{"databases", "users"} {
+		keys = append(keys, Key{Path: "proxy." + s, Kind: Free, Absent: absent})
 	}
 	return keys
+}
+
+// poolKeys are PgBouncer's settings of pools under their names there.
+func poolKeys(p string) []Key {
+	number := func(name, def, text string) Key {
+		return Key{Path: p + "." + name, Kind: Number, Def: def, Min: 0, Max: 1000000, Text: text}
+	}
+	duration := func(name, def, text string) Key {
+		return Key{Path: p + "." + name, Kind: Duration, Def: def, Text: text}
+	}
+	return []Key{
+		{Path: p, Kind: Section, Text: "Pools of the modes session, transaction and statement, in PgBouncer's words. A change by reload closes the listener's clients."},
+		number("max_client_conn", "1000", "Clients of a listener; 0: any number."),
+		number("default_pool_size", "50", "Server connections of one database and user."),
+		number("min_pool_size", "0", "Server connections that are kept open once there was a client."),
+		number("reserve_pool_size", "0", "Server connections more, for clients that have waited for reserve_pool_timeout."),
+		duration("reserve_pool_timeout", "5s", "See reserve_pool_size."),
+		number("max_db_connections", "0", "Server connections of one database, whoever uses them; 0: any number."),
+		number("max_user_connections", "0", "Server connections of one user; 0: any number."),
+		{Path: p + ".server_reset_query", Kind: Text, Def: "DISCARD ALL", Text: "Undoes what a client has left in a session: after each client in mode session, and in the other modes after a command that outlives its transaction, as far as the server's replies show that."},
+		{Path: p + ".server_reset_query_always", Kind: Bool, Def: "false", Text: "In the modes transaction and statement: after each transaction. Needed where clients use what no reply shows, such as pg_advisory_lock() or set_config()."},
+		{Path: p + ".server_check_query", Kind: Text, Text: "Run before a connection is lent that was idle for server_check_delay; empty: its state is looked at, which costs nothing."},
+		duration("server_check_delay", "30s", "See server_check_query."),
+		duration("server_lifetime", "3600s", "Older server connections are closed when they are not in use."),
+		duration("server_idle_timeout", "600s", "Server connections that nobody has used for so long are closed."),
+		duration("server_login_retry", "15s", "Pause after a server connection that could not be opened; here at most a second."),
+		duration("query_timeout", "0", "A statement that takes longer ends its client's connection."),
+		duration("query_wait_timeout", "120s", "How long a statement waits for a free server connection; then the client's connection is closed."),
+		duration("client_idle_timeout", "0", "A client that sends nothing for so long is closed."),
+		duration("idle_transaction_timeout", "0", "A client that sends nothing for so long within a transaction is closed."),
+		duration("client_login_timeout", "60s", "How long a client's login may take."),
+		number("max_prepared_statements", "200", "Named prepared statements that a server connection keeps; 0: they are passed on as they are, and the connection is reset afterwards."),
+		{Path: p + ".ignore_startup_parameters", Kind: Texts, Def: "extra_float_digits", Text: "Startup parameters that are accepted and ignored; others that are not tracked are refused."},
+		{Path: p + ".track_extra_parameters", Kind: Texts, Text: "Parameters that follow a client from server to server, beside client_encoding, DateStyle, TimeZone, IntervalStyle, standard_conforming_strings and application_name. Only those that the server reports (GUC_REPORT) can be."},
+	}
+}
+
+// loginKeys say how clients of pooled listeners log in, and how their servers are logged in to.
+func loginKeys() []Key {
+	modes := []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+	return []Key{
+		{Path: "proxy.auth_type", Kind: Text, Def: "scram-sha-256", Accept: []string{"trust", "any", "plain", "md5", "scram-sha-256", "cert", "hba"}, Text: "How clients of pooled listeners prove who they are (PgBouncer's auth_type)."},
+		{Path: "proxy.auth_file", Kind: Path, Text: "Users and their secrets (PgBouncer's userlist.txt)."},
+		{Path: "proxy.auth_hba_file", Kind: Path, Text: "Rules in the format of pg_hba.conf, with auth_type hba."},
+		{Path: "proxy.auth_query", Kind: Text, Def: "SELECT usename, passwd FROM pg_shadow WHERE usename=$1", Text: "Looks up secrets at the server, for users that auth_file does not name, if auth_user is set."},
+		{Path: "proxy.auth_user", Kind: Text, Text: "Whom auth_query is run as; its secret stands in auth_file."},
+		{Path: "proxy.auth_dbname", Kind: Text, Def: "postgres", Text: "Database in which auth_query is run."},
+		{Path: "proxy.client_tls_sslmode", Kind: Text, Shown: "prefer with a certificate, else disable", Accept: modes, Text: "TLS towards clients of pooled listeners."},
+		{Path: "proxy.server_tls_sslmode", Kind: Text, Def: "prefer", Accept: modes, Text: "TLS towards servers."},
+		{Path: "proxy.tls.certfile", Kind: Path, Shown: "haven.tls.certfile", Text: "Certificate that clients are shown."},
+		{Path: "proxy.tls.keyfile", Kind: Path, Shown: "haven.tls.keyfile", Text: "Its key."},
+		{Path: "proxy.tls.cafile", Kind: Path, Shown: "haven.tls.cafile", Text: "Authority of client certificates, and of the servers' certificates."},
+	}
 }

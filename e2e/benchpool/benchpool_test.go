@@ -1,0 +1,78 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWhatPgbenchSays(t *testing.T) {
+	at, tps, ok := parseProgress("progress: 2.0 s, 4312.1 tps, lat 0.231 ms stddev 0.080, 0 failed")
+	if !ok || at != 2 || tps != 4312.1 {
+		t.Errorf("%v s, %v tps, %v", at, tps, ok)
+	}
+	if _, _, ok := parseProgress("pgbench (15.18)"); ok {
+		t.Error("a head line is a report")
+	}
+	took, ended, ok := parseLog("7 12 2500 0 1700000000 250000")
+	if !ok || took != 2.5 || !ended.Equal(time.Unix(1700000000, 250000000)) {
+		t.Errorf("%v, %v, %v", took, ended, ok)
+	}
+	if _, _, ok := parseLog("7 12 failed 0 1700000000 250000"); ok {
+		t.Error("a failed transaction has a latency")
+	}
+}
+
+// TestWarmUp: what is reported before the warm-up has ended does not count.
+func TestWarmUp(t *testing.T) {
+	w := watch{warmup: 2}
+	w.read(strings.NewReader("progress: 1.0 s, 9.0 tps, lat\nprogress: 2.0 s, 9.0 tps, lat\nprogress: 3.0 s, 100.0 tps, lat\npgbench: error: x\nprogress: 4.5 s, 200.0 tps, lat\n"))
+	s, err := w.sample([]float64{3, 1, 2})
+	if err != nil || s.TPS != 400/2.5 || s.P50 != 2 || w.complaint == "" {
+		t.Errorf("%+v, %v, %q", s, err, w.complaint)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	u, err := parseStat([]byte("1 (a ) b) S 1 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 1 0 5 1000 25 0"))
+	if err != nil || u.cpu != 2*time.Second || u.rss != 25*int64(os.Getpagesize()) {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if _, err := parseStat([]byte("1 (x) S 1")); err == nil {
+		t.Error("a short line")
+	}
+	own := &process{cmd: exec.Command("true")}
+	own.cmd.Process = &os.Process{Pid: os.Getpid()}
+	if u, err := own.used(); err != nil || u.rss == 0 {
+		t.Errorf("of ourselves: %+v, %v", u, err)
+	}
+}
+
+func TestPage(t *testing.T) {
+	r := results{Variants: []string{"direct", "haven-transaction", "pgbouncer"}, Versions: map[string]string{"HAProxy": ""}, Problems: []string{"x"}, Cells: []cell{
+		{Variant: "direct", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{TPS: 400, P50: 1, P99: 2}}},
+		{Variant: "haven-transaction", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{TPS: 100}, {TPS: 300, CPU: 10, RSS: 20}, {TPS: 200, CPU: 10, RSS: 20}}},
+		{Variant: "pgbouncer", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{TPS: 100, CPU: 20}}},
+		{Variant: "haven-transaction", Workload: "select", Protocol: "prepared", Clients: 10, Runs: []sample{{TPS: 100}}},
+	}}
+	page := render(r)
+	for _, want := range []string{
+		"| 10 | direct | 400 | 4.00 | 1.00 | 2.00 | – | – | – |\n",
+		"| 10 | haven-transaction | 200 | 2.00 | 0.00 | 0.00 | 10.0 | 0.50 | 20 |\n",
+		"## Select only, prepared protocol", "| 10 | pgbouncer | – | – | – | – | – | – | – |\n", "- HAProxy: not there\n", "- x\n",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no %q:\n%s", want, page)
+		}
+	}
+}
+
+func TestPgBouncersWithPreparedStatements(t *testing.T) {
+	for version, want := range map[string]bool{"PgBouncer 1.18.0": false, "PgBouncer 1.21.0": true, "PgBouncer 2.0": true, "": false} {
+		if preparesInTransactions(version) != want {
+			t.Errorf("%s", version)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+const pageHead = `# Poolers side by side
+
+What ` + "`make bench-pool`" + ` measured; it writes this page and ` + "`pool.json`" + ` again. One PostgreSQL, pgbench, and what is in between, all on one machine
+and over loopback: they share the cores, so that a program in the middle that needs more of them leaves less to the
+others. **tps** are transactions a second, **p50** and **p99** latencies as pgbench saw them, **CPU** is what the process
+in the middle used for each transaction, **memory** its resident memory at the end of a run. Medians; “–” is what a
+program cannot do, or where nothing is in between. **of PgBouncer** divides by PgBouncer's figure in the same row's cell:
+of tps more is better, of CPU less.
+
+`
+
+// render is the page, good or bad.
+func render(r results) string {
+	var b strings.Builder
+	b.WriteString(pageHead)
+	fmt.Fprintf(&b, "- Measured %s on %d cores (%s), Linux %s; load average at the start %.1f.\n", r.Begun.Format("2006-01-02 15:04"), r.Cores, r.CPU, r.Kernel, r.Load)
+	fmt.Fprintf(&b, "- %d runs of %d s each, after %d s of warm-up, in shuffled order (seed %d); pgbench's scale is %d; poolers have %d server connections.\n",
+		r.Runs, r.Seconds, r.Warmup, r.Seed, r.Scale, r.Pool)
+	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
+		fmt.Fprintf(&b, "- %s: %s\n", name, cmp.Or(r.Versions[name], "not there"))
+	}
+	var seen []string
+	for _, c := range r.Cells {
+		if title := c.Workload + ", " + c.Protocol; !slices.Contains(seen, title) {
+			seen = append(seen, title)
+			renderTable(&b, r, c.Workload, c.Protocol)
+		}
+	}
+	if len(r.Problems) > 0 {
+		b.WriteString("\n## What went wrong\n\n")
+		for _, p := range r.Problems {
+			fmt.Fprintf(&b, "- %s\n", p)
+		}
+	}
+	return b.String()
+}
+
+func workloadName(w string) string {
+	if w == "select" {
+		return "Select only"
+	}
+	return "TPC-B"
+}
+
+// renderTable shows one workload in one protocol.
+func renderTable(b *strings.Builder, r results, workload, protocol string) {
+	fmt.Fprintf(b, "\n## %s, %s protocol\n\n", workloadName(workload), protocol)
+	b.WriteString("| clients | | tps | of PgBouncer | p50, ms | p99, ms | CPU, µs | of PgBouncer | memory, MB |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	for _, n := range clientsOf(r) {
+		peer, _ := find(r, "pgbouncer", workload, protocol, n).median()
+		for _, v := range r.Variants {
+			m, ok := find(r, v, workload, protocol, n).median()
+			if !ok {
+				fmt.Fprintf(b, "| %d | %s | – | – | – | – | – | – | – |\n", n, v)
+				continue
+			}
+			fmt.Fprintf(b, "| %d | %s | %.0f | %s | %.2f | %.2f | %s | %s | %s |\n", n, v, m.TPS, ratio(m.TPS, peer.TPS), m.P50, m.P99,
+				figure(m.CPU, "%.1f"), ratio(m.CPU, peer.CPU), figure(m.RSS, "%.0f"))
+		}
+	}
+}
+
+func clientsOf(r results) []int {
+	var out []int
+	for _, c := range r.Cells {
+		out = append(out, c.Clients)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func find(r results, variant, workload, protocol string, clients int) cell {
+	for _, c := range r.Cells {
+		if c.Variant == variant && c.Workload == workload && c.Protocol == protocol && c.Clients == clients {
+			return c
+		}
+	}
+	return cell{}
+}
+
+// median takes each figure for itself.
+func (c cell) median() (sample, bool) {
+	if len(c.Runs) == 0 {
+		return sample{}, false
+	}
+	of := func(get func(sample) float64) float64 {
+		var all []float64
+		for _, s := range c.Runs {
+			all = append(all, get(s))
+		}
+		slices.Sort(all)
+		return all[(len(all)-1)/2]
+	}
+	return sample{TPS: of(func(s sample) float64 { return s.TPS }), P50: of(func(s sample) float64 { return s.P50 }),
+		P99: of(func(s sample) float64 { return s.P99 }), CPU: of(func(s sample) float64 { return s.CPU }), RSS: of(func(s sample) float64 { return s.RSS })}, true
+}
+
+func figure(f float64, format string) string {
+	if f == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(format, f)
+}
+
+func ratio(f, of float64) string {
+	if f == 0 || of == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", f/of)
+}

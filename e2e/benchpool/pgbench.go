@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// command is pgbench as the benchmark's role, on that port.
+func (w *world) command(ctx context.Context, port int, arguments ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(w.bin, "pgbench"), append(arguments, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", role, role)...)
+	cmd.Env = append(os.Environ(), "PGPASSWORD="+password, "PGSSLMODE=disable", "PGGSSENCMODE=disable")
+	return cmd
+}
+
+// pgbench runs one cell once. What counts is between the report of progress that ends the warm-up and the last one: so neither logins
+// nor the first touch of anything count.
+func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
+	v := w.variants[slices.IndexFunc(w.variants, func(v *variant) bool { return v.name == c.Variant })]
+	dir, err := os.MkdirTemp(w.dir, "run-")
+	if err != nil {
+		return sample{}, err
+	}
+	defer os.RemoveAll(dir)
+	script, rate := "select-only", "0.05"
+	if c.Workload == "tpcb" {
+		script, rate = "tpcb-like", "1"
+	}
+	cmd := w.command(ctx, v.port, "-n", "-b", script, "-M", c.Protocol, "-c", strconv.Itoa(c.Clients), "-j", strconv.Itoa(threads(c)),
+		"-T", strconv.Itoa(w.o.warmup+w.o.seconds), "-P", "1", "-l", "--log-prefix", filepath.Join(dir, "log"), "--sampling-rate", rate)
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		return sample{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return sample{}, err
+	}
+	watched := watch{middle: v.middle, warmup: float64(w.o.warmup)}
+	watched.read(said)
+	if err := cmd.Wait(); err != nil {
+		return sample{}, fmt.Errorf("pgbench: %w: %s", err, cmp.Or(watched.complaint, "no reason is told"))
+	}
+	latencies, err := readLatencies(dir, watched.from, watched.to)
+	if err != nil {
+		return sample{}, err
+	}
+	return watched.sample(latencies)
+}
+
+// threads is how many pgbench gets. It waits for the answer to a Parse with the whole thread, which never ends if that
+// needs a server connection which another client of the thread holds in its transaction: then each has a thread.
+func threads(c *cell) int {
+	if c.Workload == "tpcb" && c.Protocol == "prepared" {
+		return c.Clients
+	}
+	return min(c.Clients, 2)
+}
+
+// watch follows pgbench's reports.
+type watch struct {
+	middle    *process
+	warmup    float64
+	last      float64 // seconds, of the last report
+	from, to  time.Time
+	begin     usage
+	end       usage
+	done      float64 // transactions since the warm-up
+	measured  float64 // seconds
+	complaint string
+	err       error
+}
+
+// read reads what pgbench says until it ends.
+func (w *watch) read(said io.Reader) {
+	lines := bufio.NewScanner(said)
+	for lines.Scan() {
+		at, tps, ok := parseProgress(lines.Text())
+		if !ok {
+			if strings.Contains(lines.Text(), "error") || strings.Contains(lines.Text(), "FATAL") {
+				w.complaint = cmp.Or(w.complaint, lines.Text())
+			}
+			continue
+		}
+		now, err := w.middle.used()
+		w.err = errors.Join(w.err, err)
+		if w.from.IsZero() {
+			if at >= w.warmup-0.5 {
+				w.from, w.begin = time.Now(), now
+			}
+		} else {
+			w.to, w.end = time.Now(), now
+			w.done += tps * (at - w.last)
+			w.measured += at - w.last
+		}
+		w.last = at
+	}
+	_, _ = io.Copy(io.Discard, said) // a line too long for the scanner: it is not to block pgbench
+}
+
+// parseProgress reads a report of -P.
+func parseProgress(line string) (at, tps float64, ok bool) {
+	_, rest, found := strings.Cut(line, "progress: ")
+	if !found {
+		return 0, 0, false
+	}
+	n, err := fmt.Sscanf(rest, "%f s, %f tps", &at, &tps)
+	return at, tps, err == nil && n == 2
+}
+
+func (w *watch) sample(latencies []float64) (sample, error) {
+	if w.err != nil {
+		return sample{}, w.err
+	}
+	if w.done == 0 || len(latencies) == 0 {
+		return sample{}, errors.New("no transactions")
+	}
+	slices.Sort(latencies)
+	s := sample{TPS: w.done / w.measured, P50: quantile(latencies, 0.5), P99: quantile(latencies, 0.99)}
+	if w.middle != nil {
+		s.CPU = float64((w.end.cpu - w.begin.cpu).Microseconds()) / w.done
+		s.RSS = float64(w.end.rss) / (1 << 20)
+	}
+	return s, nil
+}
+
+func quantile(sorted []float64, q float64) float64 { return sorted[int(q*float64(len(sorted)-1))] }
+
+// readLatencies reads pgbench's logs: milliseconds of the transactions that ended between the two times.
+func readLatencies(dir string, from, to time.Time) ([]float64, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "log.*"))
+	if err != nil {
+		return nil, err
+	}
+	var out []float64
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			took, ended, ok := parseLog(lines.Text())
+			if ok && ended.After(from) && ended.Before(to) {
+				out = append(out, took)
+			}
+		}
+		f.Close()
+	}
+	return out, nil
+}
+
+// parseLog reads a line of pgbench's log: client, number, microseconds, script, and when it ended.
+func parseLog(line string) (took float64, ended time.Time, ok bool) {
+	var client, number, script int
+	var sec, usec int64
+	n, err := fmt.Sscan(line, &client, &number, &took, &script, &sec, &usec)
+	return took / 1000, time.Unix(sec, usec*1000), err == nil && n == 6
+}

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
+
+	"github.com/havenha/haven/internal/freeport"
+	"github.com/havenha/haven/internal/postgres/programs"
+)
+
+// Role, password and database of the benchmark.
+const (
+	role     = "bench"
+	password = "bench-password"
+)
+
+// world is one PostgreSQL with everything that is in front of it.
+type world struct {
+	o        options
+	dir      string
+	bin      string // PostgreSQL's programs
+	as       *syscall.Credential
+	port     int // PostgreSQL's
+	etcd     int // port
+	api      net.Listener
+	running  []func() error // what is to be ended, in the order of its start
+	variants []*variant
+	problems []string
+	secret   string // SCRAM secret of the role
+}
+
+func newWorld(ctx context.Context, o options, clients int) (*world, error) {
+	w := &world{o: o, dir: o.dir}
+	var err error
+	if w.o.haven, err = filepath.Abs(o.haven); err != nil {
+		return nil, err
+	}
+	if w.bin, err = programs.Find(0); err != nil {
+		return nil, err
+	}
+	if w.as, err = account(); err != nil {
+		return nil, err
+	}
+	if w.dir == "" {
+		if w.dir, err = os.MkdirTemp("", "haven-benchpool-"); err != nil {
+			return nil, err
+		}
+		w.running = append(w.running, func() error { return os.RemoveAll(w.dir) })
+	}
+	if err := os.Chmod(w.dir, 0o755); err != nil {
+		return nil, err
+	}
+	steps := []func() error{
+		func() error { return w.startPostgres(clients) },
+		func() error { return w.fill(ctx) },
+		w.startAPI, w.startEtcd, w.startVariants,
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, w.close())
+		}
+	}
+	return w, nil
+}
+
+// close ends everything, the last first.
+func (w *world) close() error {
+	var errs []error
+	for i := len(w.running) - 1; i >= 0; i-- {
+		errs = append(errs, w.running[i]())
+	}
+	w.running = nil
+	return errors.Join(errs...)
+}
+
+// folder makes a folder that the servers' account owns.
+func (w *world) folder(name string) (string, error) {
+	dir := filepath.Join(w.dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	if w.as == nil {
+		return dir, nil
+	}
+	return dir, os.Chown(dir, int(w.as.Uid), int(w.as.Gid))
+}
+
+// launch starts a program that ends with the world.
+func (w *world) launch(name string, port int, end syscall.Signal, command ...string) (*process, error) {
+	dir, err := w.folder(name)
+	if err != nil {
+		return nil, err
+	}
+	return w.launchIn(dir, name, port, end, command...)
+}
+
+func (w *world) launchIn(dir, name string, port int, end syscall.Signal, command ...string) (*process, error) {
+	p, err := start(dir, name, w.as, port, command...)
+	if err != nil {
+		return nil, err
+	}
+	w.running = append(w.running, func() error { return p.stop(end) })
+	return p, nil
+}
+
+// startPostgres makes a database and starts it; both commits and connections are as a production server has them.
+func (w *world) startPostgres(clients int) error {
+	dir, err := w.folder("postgres")
+	if err != nil {
+		return err
+	}
+	if w.port, err = freeport.Pick(); err != nil {
+		return err
+	}
+	data := filepath.Join(dir, "data")
+	initdb := exec.Command(filepath.Join(w.bin, "initdb"), "-D", data, "-U", "postgres", "--auth-local=trust", "--auth-host=scram-sha-256",
+		"--locale=C", "--encoding=UTF8", "--no-sync")
+	initdb.Dir, initdb.SysProcAttr = dir, &syscall.SysProcAttr{Credential: w.as}
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	command := []string{filepath.Join(w.bin, "postgres"), "-D", data}
+	for _, setting := range []string{
+		fmt.Sprintf("port=%d", w.port), "listen_addresses=127.0.0.1", "unix_socket_directories=" + dir,
+		fmt.Sprintf("max_connections=%d", clients+200), "shared_buffers=256MB", "max_wal_size=4GB", "password_encryption=scram-sha-256",
+	} {
+		command = append(command, "-c", setting)
+	}
+	_, err = w.launchIn(dir, "postgresql", w.port, syscall.SIGINT, command...)
+	return err
+}
+
+// fill makes role and tables, and learns the role's secret.
+func (w *world) fill(ctx context.Context) error {
+	super := fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", filepath.Join(w.dir, "postgres"), w.port)
+	conn, err := pgx.Connect(ctx, super)
+	for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline) && ctx.Err() == nil; {
+		time.Sleep(50 * time.Millisecond) // it listens before it is ready
+		conn, err = pgx.Connect(ctx, super)
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for _, sql := range []string{
+		"create role " + role + " login password '" + password + "'", "create database " + role + " owner " + role,
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	if err := conn.QueryRow(ctx, "select rolpassword from pg_authid where rolname = $1", role).Scan(&w.secret); err != nil {
+		return err
+	}
+	fmt.Printf("filling the tables, scale %d\n", w.o.scale)
+	cmd := w.command(ctx, w.port, "-i", "-q", "-I", "dtGvp", "-s", strconv.Itoa(w.o.scale))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("pgbench -i: %w: %s", err, out)
+	}
+	return nil
+}
+
+// startAPI answers as the REST API of the only member would, for Haven's proxy.
+func (w *world) startAPI() error {
+	var err error
+	if w.api, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	cluster := fmt.Sprintf(`{"scope":"bench","members":[{"name":"db1","role":"leader","state":"running",`+
+		`"api_url":"http://%s/patroni","host":"127.0.0.1","port":%d,"timeline":1}]}`, w.api.Addr(), w.port)
+	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/cluster" {
+			fmt.Fprint(rw, cluster)
+			return
+		}
+		fmt.Fprint(rw, `{"role":"primary","patroni":{"scope":"bench","name":"db1"}}`)
+	})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Serve(w.api) // ends with Close
+	}()
+	w.running = append(w.running, func() error {
+		err := server.Close()
+		<-ended
+		return err
+	})
+	return nil
+}
+
+// startEtcd starts the store that a node of Haven wants, in a process of its own: it is not part of what is measured.
+func (w *world) startEtcd() error {
+	program, err := exec.LookPath("etcd")
+	if err != nil {
+		w.problems = append(w.problems, "etcd is not there: Haven is not measured")
+		return nil
+	}
+	peer, err := freeport.Pick()
+	if err != nil {
+		return err
+	}
+	if w.etcd, err = freeport.Pick(); err != nil {
+		return err
+	}
+	client := fmt.Sprintf("http://127.0.0.1:%d", w.etcd)
+	_, err = w.launch("etcd", w.etcd, syscall.SIGTERM, program, "--data-dir", filepath.Join(w.dir, "etcd", "data"), "--listen-client-urls", client,
+		"--advertise-client-urls", client, "--listen-peer-urls", fmt.Sprintf("http://127.0.0.1:%d", peer))
+	return err
+}
+
+// describe says what is measured on what.
+func (w *world) describe() results {
+	r := results{Begun: time.Now().UTC(), Cores: runtime.NumCPU(), CPU: cpuName(), Versions: map[string]string{
+		"PostgreSQL": firstLine(filepath.Join(w.bin, "postgres"), "--version"), "Haven": firstLine(w.o.haven, "version"),
+		"PgBouncer": firstLine("pgbouncer", "--version"), "HAProxy": firstLine("haproxy", "-v"),
+	}, Runs: w.o.runs, Seconds: w.o.seconds, Warmup: w.o.warmup, Scale: w.o.scale, Pool: w.o.pool, Seed: w.o.seed}
+	for _, v := range w.variants {
+		r.Variants = append(r.Variants, v.name)
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		r.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		r.Load = float64(info.Loads[0]) / (1 << unix.SI_LOAD_SHIFT)
+	}
+	return r
+}
+
+func cpuName() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// firstLine is the first line of what a program says; empty: it is not there.
+func firstLine(command ...string) string {
+	out, err := exec.Command(command[0], command[1:]...).Output()
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
+}

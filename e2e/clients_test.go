@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/pgtest"
+)
+
+// The role that clients of the transaction mode log in as. The pool is smaller than the number of connections that each
+// client opens, so that sessions do change servers.
+const (
+	clientRole     = "shop"
+	clientPassword = "shop' password"
+	clientPool     = 2
+)
+
+// front is a proxy in transaction mode, with TLS and SCRAM, in front of a real server.
+type front struct {
+	port   int
+	root   string // file of the authority that vouches for its certificate
+	server postgres.Options
+}
+
+// TestClients runs real clients through the transaction mode: prepared statements, COPY, cancel requests, TLS and SCRAM.
+func TestClients(t *testing.T) {
+	f := startFront(t)
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *front)
+	}{
+		{"psql", psqlClient}, {"pgbench", pgbenchClient}, {"pgx", pgxClient}, {"lib-pq", pqClient}, {"node", nodeClient},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, f) })
+	}
+	t.Run("nothing is left", func(t *testing.T) { f.nothingIsLeft(t) })
+}
+
+func startFront(t *testing.T) *front {
+	t.Helper()
+	o := pgtest.Options(t, "db1")
+	pgtest.Primary(t, o)
+	f := &front{server: o, port: pgtest.FreePort(t)}
+	secret := f.fill(t)
+	dir := t.TempDir()
+	f.certificate(t, dir)
+	f.file(t, dir, "users.txt", fmt.Sprintf("%q %q\n", clientRole, secret))
+	api := httptest.NewServer(http.HandlerFunc(f.api))
+	t.Cleanup(api.Close)
+	f.file(t, dir, "haven.yml", fmt.Sprintf(`haven: {format: 1, state_dir: state, address: 127.0.0.1}
+scope: clients
+name: proxy
+etcd:
+  embedded: true
+  members: {proxy: {client: "127.0.0.1:%d", peer: "127.0.0.1:%d"}}
+restapi: {listen: "127.0.0.1:%d"}
+proxy:
+  discover: rest
+  members: ["%s"]
+  stats: null
+  auth_type: scram-sha-256
+  auth_file: users.txt
+  tls: {certfile: server.crt, keyfile: server.key}
+  client_tls_sslmode: require
+  listeners:
+    - {listen: "127.0.0.1:%d", target: primary, mode: transaction, pool: {default_pool_size: %d}}
+`, pgtest.FreePort(t), pgtest.FreePort(t), pgtest.FreePort(t), api.URL, f.port, clientPool))
+	f.run(t, dir)
+	return f
+}
+
+func (f *front) file(t *testing.T, dir, name, text string) {
+	t.Helper()
+	pgtest.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+}
+
+// api answers as the REST API of the only member would.
+func (f *front) api(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/cluster" {
+		fmt.Fprint(w, `{"role":"primary","patroni":{"scope":"clients","name":"db1"}}`)
+		return
+	}
+	fmt.Fprintf(w, `{"scope":"clients","members":[{"name":"db1","role":"leader","state":"running","api_url":"http://%s/patroni","host":"127.0.0.1","port":%d,"timeline":1}]}`,
+		r.Host, f.server.Port)
+}
+
+// run runs the proxy until the end of the test.
+func (f *front) run(t *testing.T, dir string) {
+	t.Helper()
+	var said bytes.Buffer
+	cmd := exec.Command(binary(t), "run", "haven.yml")
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
+	cmd.Env = append(os.Environ(), "HOME="+dir)
+	pgtest.Must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		if err := cmd.Wait(); err != nil || t.Failed() {
+			t.Errorf("haven run: %v\n%s", err, said.String())
+		}
+	})
+	pgtest.Eventually(t, "the proxy listens", func() error {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.port))
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// fill makes the role, and returns its SCRAM secret.
+func (f *front) fill(t *testing.T) string {
+	t.Helper()
+	ctx := pgtest.Context(t)
+	conn, err := pgx.Connect(ctx, pgtest.ConnString(f.server, "postgres"))
+	pgtest.Must(t, err)
+	defer conn.Close(ctx)
+	for _, sql := range []string{
+		"create role shop login password '" + strings.ReplaceAll(clientPassword, "'", "''") + "'", "create database shop owner shop",
+	} {
+		_, err = conn.Exec(ctx, sql)
+		pgtest.Must(t, err)
+	}
+	var secret string
+	pgtest.Must(t, conn.QueryRow(ctx, "select rolpassword from pg_authid where rolname = 'shop'").Scan(&secret))
+	return secret
+}
+
+// certificate makes one for localhost that vouches for itself, and its key.
+func (f *front) certificate(t *testing.T, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pgtest.Must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pooler"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	pgtest.Must(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	pgtest.Must(t, err)
+	f.root = filepath.Join(dir, "server.crt")
+	f.file(t, dir, "server.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	f.file(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+}
+
+// nothingIsLeft looks at the server: no more sessions than the pool may have, and none in a transaction.
+func (f *front) nothingIsLeft(t *testing.T) {
+	ctx := pgtest.Context(t)
+	conn, err := pgx.Connect(ctx, pgtest.ConnString(f.server, "postgres"))
+	pgtest.Must(t, err)
+	defer conn.Close(ctx)
+	pgtest.Eventually(t, "idle sessions only", func() error {
+		var all, busy int
+		err := conn.QueryRow(ctx, "select count(*), count(*) filter (where state <> 'idle') from pg_stat_activity where usename = 'shop'").Scan(&all, &busy)
+		if err == nil && (all > clientPool || busy > 0) {
+			err = fmt.Errorf("%d sessions, %d of them not idle", all, busy)
+		}
+		return err
+	})
+}
+
+// url is how clients that take connection URIs reach the pooler.
+func (f *front) url(more string) string {
+	return fmt.Sprintf("postgres://%s:%s@localhost:%d/shop?sslmode=verify-full&sslrootcert=%s%s", clientRole, "shop%27%20password", f.port, f.root, more)
+}
+
+// program runs a client program to its end.
+func (f *front) program(t *testing.T, input string, command ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Stdin = strings.NewReader(input)
+	cmd.Env = append(os.Environ(), "PGPASSWORD="+clientPassword, "PGSSLMODE=verify-full", "PGSSLROOTCERT="+f.root, "HAVEN_URL="+f.url(""))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+	}
+	return string(out)
+}

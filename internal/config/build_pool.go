@@ -1,0 +1,125 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/havenha/haven/internal/config/schema"
+	"github.com/havenha/haven/internal/config/tree"
+)
+
+// Pooled tells whether the listener lends server connections.
+func (l Listener) Pooled() bool {
+	return l.Mode == "session" || l.Mode == "transaction" || l.Mode == "statement"
+}
+
+// poolNames are the keys of a pool, as a listener has them.
+func poolNames() []string {
+	var out []string
+	for _, k := range schema.Keys() {
+		if name, ok := strings.CutPrefix(k.Path, "proxy.pool."); ok {
+			out = append(out, "pool."+name)
+		}
+	}
+	return out
+}
+
+func (l *loader) pool(p string) Pool {
+	return Pool{
+		MaxClientConn: l.number(p + "max_client_conn"), DefaultPoolSize: l.number(p + "default_pool_size"), MinPoolSize: l.number(p + "min_pool_size"),
+		ReservePoolSize: l.number(p + "reserve_pool_size"), MaxDBConnections: l.number(p + "max_db_connections"),
+		MaxUserConnections: l.number(p + "max_user_connections"), MaxPreparedStatements: l.number(p + "max_prepared_statements"),
+		ReservePoolTimeout: l.duration(p + "reserve_pool_timeout"), QueryTimeout: l.duration(p + "query_timeout"),
+		QueryWaitTimeout: l.duration(p + "query_wait_timeout"), ClientIdleTimeout: l.duration(p + "client_idle_timeout"),
+		IdleTransactionTimeout: l.duration(p + "idle_transaction_timeout"), ClientLoginTimeout: l.duration(p + "client_login_timeout"),
+		ServerLifetime: l.duration(p + "server_lifetime"), ServerIdleTimeout: l.duration(p + "server_idle_timeout"),
+		ServerLoginRetry: l.duration(p + "server_login_retry"), ServerCheckDelay: l.duration(p + "server_check_delay"),
+		ServerCheckQuery: l.text(p + "server_check_query"), ServerResetQuery: l.text(p + "server_reset_query"),
+		ServerResetQueryAlways:  l.bool(p + "server_reset_query_always"),
+		IgnoreStartupParameters: l.strings(p + "ignore_startup_parameters"), TrackExtraParameters: l.strings(p + "track_extra_parameters"),
+	}
+}
+
+// login reads how clients of pooled listeners prove who they are.
+func (l *loader) login(n *Node, p *Proxy) {
+	l.inheritTLS(n, "proxy.tls.cafile", "proxy.tls.certfile", "proxy.tls.keyfile")
+	p.Auth = ProxyAuth{
+		Type: strings.ToLower(l.text("proxy.auth_type")), File: l.existing("proxy.auth_file"), HBAFile: l.existing("proxy.auth_hba_file"),
+		Query: l.text("proxy.auth_query"), User: l.text("proxy.auth_user"), Database: l.text("proxy.auth_dbname"),
+		ClientMode: strings.ToLower(l.text("proxy.client_tls_sslmode")), ServerMode: strings.ToLower(l.text("proxy.server_tls_sslmode")),
+	}
+	p.TLS = TLS{CAFile: l.existing("proxy.tls.cafile"), CertFile: l.existing("proxy.tls.certfile"), KeyFile: l.existing("proxy.tls.keyfile")}
+	if p.TLS.On() && p.TLS.CertFile == n.Haven.TLS.CertFile && n.Haven.TLS.KeyPassword != "" {
+		l.report.errorf(l.doc.Nearest("proxy.tls"), "`haven.tls.keyfile` has a password, which pooled listeners cannot use: name another certificate in `proxy.tls`, or set `proxy.tls.certfile: null`")
+	}
+	if p.Auth.ClientMode == "" {
+		p.Auth.ClientMode = "disable"
+		if p.TLS.On() {
+			p.Auth.ClientMode = "prefer"
+		}
+	}
+	a := p.Auth
+	at := func(key string) tree.Place { return l.doc.Nearest("proxy." + key) }
+	switch {
+	case (a.Type == "trust" || a.Type == "any" || a.Type == "cert") && a.File == "":
+	case a.File == "":
+		l.report.errorf(at("auth_file"), "`proxy.auth_file` is missing: with `auth_type: %s`, name a file of users and secrets, each line \"name\" \"secret\"", a.Type)
+	}
+	if a.Type == "hba" && a.HBAFile == "" {
+		l.report.errorf(at("auth_hba_file"), "`proxy.auth_hba_file` is missing: `auth_type: hba` takes its rules from there")
+	}
+	if a.ClientMode != "disable" && !p.TLS.On() {
+		l.report.errorf(at("client_tls_sslmode"), "`proxy.client_tls_sslmode` is `%s`, and there is no certificate: set `proxy.tls.certfile` and `keyfile`", a.ClientMode)
+	}
+}
+
+// tooManyConnections warns when the pools of this file's proxies could ask for more connections than servers allow.
+func (l *loader) tooManyConnections(n *Node) {
+	if n.Proxy == nil {
+		return
+	}
+	allowed := 0
+	for _, path := range []string{"bootstrap.dcs.postgresql.parameters", "postgresql.parameters"} {
+		if v := l.settings(path)["max_connections"]; v != "" && allowed == 0 {
+			allowed = whole(v)
+		}
+	}
+	if allowed == 0 {
+		return
+	}
+	sum := 0
+	for i := range n.Proxy.Listeners {
+		if li := n.Proxy.Listeners[i]; li.Pooled() {
+			sum += li.Pool.DefaultPoolSize + li.Pool.ReservePoolSize
+		}
+	}
+	proxies := max(1, l.proxies())
+	if sum*proxies > allowed-3 {
+		l.report.warnf(l.doc.Nearest("proxy"), "the pools of this file's proxies may ask for %d server connections for each database and user, and `max_connections` is %d: lower `pool.default_pool_size`, or set `pool.max_db_connections`", sum*proxies, allowed)
+	}
+}
+
+func whole(s string) int {
+	n := 0
+	for _, c := range s {
+		if c < '0' || c > '9' {
+			return 0
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
+
+// proxies counts the nodes of this file that have a proxy; 0: it describes one node.
+func (l *loader) proxies() int {
+	nodes := l.given("nodes")
+	if nodes == nil || nodes.Shape != tree.Mapping {
+		return 0
+	}
+	n := 0
+	for _, f := range nodes.Fields {
+		if own := l.doc.Find("nodes." + f.Name + ".proxy"); own == nil || own.Shape != tree.Null {
+			n++
+		}
+	}
+	return n
+}

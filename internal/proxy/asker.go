@@ -1,0 +1,47 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/proxy/pooled"
+)
+
+// maxAsking bounds the lookups that run at once.
+const maxAsking = 8
+
+// asker looks secrets up at the server that is admitted (PgBouncer's auth_query).
+type asker struct {
+	cluster pooled.Cluster
+	login   pgwire.LoginOptions
+	query   string
+	asking  chan struct{}
+}
+
+// Secret runs auth_query on a connection of its own, so that it holds up neither a pool nor a change of leader.
+func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) {
+	select {
+	case a.asking <- struct{}{}:
+	case <-ctx.Done():
+		return pgwire.Secret{}, ctx.Err()
+	}
+	defer func() { <-a.asking }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cut := sync.OnceFunc(cancel)
+	seat, err := a.cluster.Connect(ctx, cut)
+	if err != nil {
+		return pgwire.Secret{}, err
+	}
+	defer seat.Leave(0, 0)
+	defer seat.Conn().Close()
+	o := a.login
+	o.Host = hostOf(seat)
+	server, err := pgwire.Login(ctx, seat.Conn(), o)
+	if err != nil {
+		return pgwire.Secret{}, err
+	}
+	defer server.Terminate()
+	return pgwire.QuerySecret(ctx, server, a.query, user)
+}

@@ -1,0 +1,272 @@
+package pooled
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/pgwire/frame"
+)
+
+// cancelled is the state of a server connection for which a cancel request came. PostgreSQL reports success for a commit
+// whose wait for a standby was cancelled, and the warning may be hidden. So no request is forwarded while the server waits
+// for a standby; and after one was forwarded, a success is withheld until one more commit has waited for the standby.
+type cancelled struct {
+	pending   int  // requests under way: the connection is not to change hands
+	forwarded bool // one was sent for what is owed now
+	committed bool // a commit was among what is withheld
+	due       bool // all that is owed has come, and is withheld
+	verifying bool
+	again     bool // the verification is repeated
+	stash     []byte
+	calm      sync.Cond // verifying or pending have ended
+}
+
+// maxStash bounds what is withheld.
+const maxStash = 256 << 10
+
+// syncWait is how often a server is asked whether it still waits for a standby.
+const syncWait = 100 * time.Millisecond
+
+func newSecret(v pgwire.Version) []byte {
+	n := 4
+	if v >= pgwire.Version32 {
+		n = 32
+	}
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return b
+}
+
+// cancel carries out a client's cancel request.
+func (d *Door) cancel(key *pgwire.CancelKey) {
+	d.mu.Lock()
+	c := d.clients[key.PID]
+	if c == nil || subtle.ConstantTimeCompare(c.key.Secret, key.Secret) != 1 {
+		d.mu.Unlock()
+		return
+	}
+	if d.book.Leave(&c.waiter) {
+		d.mu.Unlock()
+		c.grant <- grant{err: &pgwire.Error{Severity: "ERROR", Code: "57014", Message: "canceling statement due to user request, while it waited for a server"}}
+		return
+	}
+	var all []*server
+	for s := range d.servers {
+		if s.lane == c.lane {
+			all = append(all, s)
+		}
+	}
+	d.mu.Unlock()
+	for _, s := range all {
+		if s.cancel(c) {
+			return
+		}
+	}
+}
+
+// cancel forwards a request, if the connection is lent to that client and owes something.
+func (s *server) cancel(c *client) bool {
+	s.mu.Lock()
+	if s.client != c {
+		s.mu.Unlock()
+		return false
+	}
+	if !s.x.Owes() || s.dead || s.key == nil || s.cancelled.verifying || s.cancelled.pending > 0 {
+		s.mu.Unlock()
+		return true
+	}
+	s.cancelled.pending++
+	turns := s.turns
+	s.mu.Unlock()
+	if err := s.forward(c, turns); err != nil {
+		s.door.opt.Log.Warn("a cancel request was not forwarded", "server", s.seat.Server(), "error", err)
+	}
+	s.mu.Lock()
+	s.cancelled.pending--
+	s.cancelled.calm.Broadcast()
+	then := s.verify()
+	released := s.release()
+	s.mu.Unlock()
+	if then != nil {
+		then()
+	}
+	if released {
+		s.giveBack()
+	}
+	return true
+}
+
+// forward waits until the server does not wait for a standby, and sends the request if it is still wanted.
+func (s *server) forward(c *client, turns uint64) error {
+	d := s.door
+	ctx, end := context.WithCancel(d.ctx)
+	defer end()
+	for s.owes(c, turns) {
+		waits, err := d.waitsForStandby(ctx, s)
+		if err != nil {
+			return err
+		}
+		if waits {
+			select {
+			case <-ctx.Done():
+			case <-s.gone:
+			case <-time.After(syncWait):
+			}
+			continue
+		}
+		s.mu.Lock()
+		wanted := s.client == c && s.turns == turns && s.x.Owes() && !s.dead
+		s.cancelled.forwarded = s.cancelled.forwarded || wanted
+		s.mu.Unlock()
+		if !wanted {
+			return nil
+		}
+		return d.sendCancel(ctx, s)
+	}
+	return nil
+}
+
+func (s *server) owes(c *client, turns uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client == c && s.turns == turns && s.x.Owes() && !s.dead
+}
+
+func (d *Door) sendCancel(ctx context.Context, s *server) error {
+	ctx, cancel := context.WithTimeout(ctx, d.patience())
+	defer cancel()
+	conn, err := s.seat.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	o := d.opt.ServerTLS
+	return pgwire.Cancel(ctx, conn, *s.key, pgwire.CancelOptions{SSLMode: o.SSLMode, TLS: o.TLS, Host: d.host(s.seat)})
+}
+
+// waitsForStandby asks on a connection of its own whether the session waits for synchronous replication.
+func (d *Door) waitsForStandby(ctx context.Context, s *server) (bool, error) {
+	if !s.seat.Primary() {
+		return false, nil
+	}
+	select {
+	case d.control <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-d.control }()
+	ctx, cancel := context.WithTimeout(ctx, d.patience())
+	defer cancel()
+	conn, err := s.seat.Dial(ctx)
+	if err != nil {
+		return false, fmt.Errorf("ask whether it waits for a standby: %w", err)
+	}
+	login, err := d.login(s.lane, s.seat, conn)
+	if err != nil {
+		return false, fmt.Errorf("ask whether it waits for a standby: %w", err)
+	}
+	defer login.Terminate()
+	login.Conn.SetDeadline(time.Now().Add(d.patience()))
+	got, err := ask(login.Conn, fmt.Sprintf("SELECT coalesce(pg_catalog.max(wait_event), '') FROM pg_catalog.pg_stat_activity WHERE pid = %d", s.key.PID))
+	if err != nil {
+		return false, fmt.Errorf("ask whether it waits for a standby: %w", err)
+	}
+	return got == "SyncRep", nil
+}
+
+// withhold judges a message that the client would get, after a cancel request was forwarded. The server is locked.
+func (s *server) withhold(kind byte, m []byte, whole bool) (pass bool, err error) {
+	k := &s.cancelled
+	if kind == 'C' && bytes.Contains(m, []byte("COMMIT")) || kind == 'C' && bytes.Contains(m, []byte("PREPARE TRANSACTION")) {
+		k.committed = true
+	}
+	switch {
+	case kind == 'C' && s.x.Begun() && !k.committed && len(k.stash) == 0:
+		return true, nil // nothing is committed before the Sync that is yet to come
+	case kind == 'Z' && len(k.stash) == 0 && s.failed:
+		// The exchange has ended with an error, which is the truth.
+		k.forwarded, s.spent = s.x.Owes(), true
+		return true, nil
+	case kind != 'C' && kind != 'Z' && len(k.stash) == 0:
+		return true, nil
+	}
+	if !whole || len(k.stash)+len(m) > maxStash {
+		s.refuse(lost(frame.Unknown))
+		return false, nil
+	}
+	k.stash = append(k.stash, m...)
+	k.due = kind == 'Z' && !s.x.Owes()
+	return false, nil
+}
+
+// sure is a commit that waits for the standby as the session's own do: a record in the WAL, and nothing else.
+const sure = "SELECT pg_catalog.pg_logical_emit_message(true, 'haven', '')"
+
+// verify begins to make sure of what is withheld, when all of it has come. What it returns is to be called without the
+// lock. The server is locked.
+func (s *server) verify() func() {
+	k := &s.cancelled
+	if !k.due || k.pending > 0 || k.verifying || s.client == nil || s.dead {
+		return nil
+	}
+	k.verifying = true
+	if s.x.Status != 'I' {
+		if k.committed {
+			return func() { s.verified(errors.New("a new transaction has begun already")) }
+		}
+		return func() { s.verified(nil) }
+	}
+	s.task = &task{then: s.verified}
+	return func() { s.put(sure) }
+}
+
+// verified hands out what was withheld, or says that the outcome is unknown.
+func (s *server) verified(err error) {
+	var said *pgwire.Error
+	s.mu.Lock()
+	k, c := &s.cancelled, s.client
+	if errors.As(err, &said) && said.Code == "57014" && !k.again && !s.dead {
+		// The request was late, and hit the verification, before that had anything to wait for.
+		k.again = true
+		s.task = &task{then: s.verified}
+		s.mu.Unlock()
+		s.put(sure)
+		return
+	}
+	if c == nil {
+		s.mu.Unlock()
+		return
+	}
+	if err != nil {
+		c.doomed.Store(true)
+		s.client, s.dead = nil, true
+		k.calm.Broadcast()
+		s.mu.Unlock()
+		s.conn.Close()
+		c.lastWords(lost(frame.Unknown))
+		c.conn.Close()
+		return
+	}
+	stash := k.stash
+	s.inject = stash
+	k.stash, k.due, k.committed, k.forwarded, k.again, k.verifying, s.spent = nil, false, false, false, false, false, true
+	if s.pass(nil) != nil {
+		s.dead = true
+	}
+	k.calm.Broadcast()
+	released := s.release()
+	dead := s.dead
+	s.mu.Unlock()
+	if dead {
+		s.conn.Close()
+	}
+	if released {
+		s.giveBack()
+	}
+}

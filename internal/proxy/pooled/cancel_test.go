@@ -1,0 +1,130 @@
+package pooled
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/havenha/haven/internal/postgres/pgtest"
+)
+
+// waitEvent waits until some session of the test waits for that.
+func waitEvent(t *testing.T, direct *pgx.Conn, event string) {
+	t.Helper()
+	pgtest.Eventually(t, "a session waits for "+event, func() error {
+		if got := text(t, direct, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = '"+event+"'"); got == "0" {
+			return errors.New("none")
+		}
+		return nil
+	})
+}
+
+// TestNoCancelReachesACommitThatWaitsForAStandby has a commit wait for a standby that is not there, with warnings hidden,
+// and asks to cancel it: PostgreSQL would report success.
+func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
+	o, _, p := pg(t)
+	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(context.Background())
+	exec(t, direct, "CREATE TABLE t (i int)")
+	standby := func(names string) {
+		exec(t, direct, "SET synchronous_commit = local")
+		exec(t, direct, "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'")
+		exec(t, direct, "SELECT pg_reload_conf()")
+		pgtest.Eventually(t, "the names hold", func() error {
+			if got := text(t, direct, "SHOW synchronous_standby_names"); got != names {
+				return errors.New(got)
+			}
+			return nil
+		})
+	}
+	for _, c := range []struct{ name, sql string }{
+		{"simple", "INSERT INTO t VALUES (1)"},
+		{"explicit", "BEGIN; INSERT INTO t VALUES (1); COMMIT"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := open(t, Transaction, p, func(o *Options) {
+				o.Pool.IgnoreStartupParameters = append(o.Pool.IgnoreStartupParameters, "client_min_messages")
+			})
+			cl := h.connect()
+			exec(t, direct, "ALTER ROLE postgres SET client_min_messages = 'error'")
+			standby("nobody")
+			got := make(chan error, 1)
+			go func() {
+				_, err := cl.PgConn().Exec(context.Background(), c.sql).ReadAll()
+				got <- err
+			}()
+			waitEvent(t, direct, "SyncRep")
+			for range 3 {
+				pgtest.Must(t, cl.PgConn().CancelRequest(context.Background()))
+			}
+			select {
+			case err := <-got:
+				t.Fatalf("a commit that no standby has was answered: %v", err)
+			case <-time.After(3 * syncWait):
+			}
+			waitEvent(t, direct, "SyncRep")
+			standby("")
+			if err := <-got; err != nil {
+				t.Errorf("the commit ended with %v", err)
+			}
+			text(t, cl, "SELECT 1")
+		})
+	}
+}
+
+// TestASuccessAfterACancelWaitsForOneMoreCommit cancels a statement that catches that and commits all the same.
+func TestASuccessAfterACancelWaitsForOneMoreCommit(t *testing.T) {
+	o, _, p := pg(t)
+	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(context.Background())
+	exec(t, direct, "CREATE TABLE t (i int)")
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
+	c := h.connect()
+	pid := text(t, c, "SELECT pg_backend_pid()")
+	got := make(chan error, 1)
+	go func() {
+		_, err := c.PgConn().Exec(context.Background(), "DO $$BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN INSERT INTO t VALUES (1); END$$").ReadAll()
+		got <- err
+	}()
+	waitEvent(t, direct, "PgSleep")
+	before := text(t, direct, "SELECT pg_current_wal_insert_lsn()")
+	pgtest.Must(t, c.PgConn().CancelRequest(context.Background()))
+	if err := <-got; err != nil {
+		t.Errorf("the statement ended with %v", err)
+	}
+	if n := text(t, direct, "SELECT count(*) FROM t"); n != "1" {
+		t.Errorf("%s rows", n)
+	}
+	if same := text(t, direct, fmt.Sprintf("SELECT pg_current_wal_insert_lsn() = '%s'", before)); same != "f" {
+		t.Error("nothing was written")
+	}
+	// A connection that was cancelled is not lent again: the request may have been late.
+	if other := text(t, c, "SELECT pg_backend_pid()"); other == pid {
+		t.Error("the connection was lent again")
+	}
+}
+
+func TestACancelledStatementFails(t *testing.T) {
+	o, _, p := pg(t)
+	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(context.Background())
+	h := open(t, Transaction, p, nil)
+	c := h.connect()
+	got := make(chan error, 1)
+	go func() { _, err := tryText(c, "SELECT pg_sleep(60)"); got <- err }()
+	waitEvent(t, direct, "PgSleep")
+	pgtest.Must(t, c.PgConn().CancelRequest(context.Background()))
+	if err := <-got; code(err) != "57014" {
+		t.Errorf("%v", err)
+	}
+	if got := text(t, c, "SELECT 5"); got != "5" {
+		t.Errorf("afterwards: %q", got)
+	}
+}

@@ -1,0 +1,295 @@
+package pooled
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/pool"
+)
+
+// The modes: how long a client keeps a server connection.
+const (
+	Session     = "session"
+	Transaction = "transaction"
+	Statement   = "statement"
+)
+
+// tick is how often limits of time are looked at.
+const tick = 100 * time.Millisecond
+
+// cancelAnswer is how long whoever sends a cancel request waits at most.
+const cancelAnswer = 500 * time.Millisecond
+
+// Options are what a Door is made from.
+type Options struct {
+	Cluster Cluster
+	Mode    string
+	Pool    config.Pool
+	// PoolFor gives the settings of one database and user; nil: Pool holds for all.
+	PoolFor func(database, user string) config.Pool
+	// Accept is how clients log in. Admit and LoginTimeout are set here.
+	Accept pgwire.AcceptOptions
+	// ServerTLS is how servers are logged in to; user, database and credential are set here.
+	ServerTLS pgwire.LoginOptions
+	// HostOf names the host of a server, for the verification of its certificate; nil: it has no name.
+	HostOf func(Seat) string
+	// HoldTimeout bounds a wait for a server of the cluster, ConnectTimeout a login to it.
+	HoldTimeout, ConnectTimeout time.Duration
+	Log                         *slog.Logger
+}
+
+type (
+	account = pool.Conn[*server, *client]
+	waiter  = pool.Waiter[*server, *client]
+)
+
+// Door lets the clients of one listener in.
+type Door struct {
+	opt     Options
+	tracked tracked
+	buffers buffers
+	prefix  string // of the names of prepared statements at servers
+	ctx     context.Context
+	end     context.CancelFunc
+	tasks   sync.WaitGroup
+	control chan struct{} // bounds connections beside the pools
+
+	admitted atomic.Int64 // clients, those included that log in
+
+	mu      sync.Mutex
+	closed  bool
+	book    *pool.Book[*server, *client]
+	lanes   map[pool.Key]*lane
+	clients map[uint32]*client // by the PID of their cancel keys
+	servers map[*server]struct{}
+}
+
+// lane is what all clients of one database and user share.
+type lane struct {
+	key     pool.Key
+	pool    *pool.Pool[*server, *client]
+	set     config.Pool
+	counted counters
+
+	// Guarded by the door.
+	credential pgwire.Credential
+	welcome    []pgwire.Param    // what a new session of a server reports
+	known      map[string]params // by startup parameters: what comes of them
+}
+
+// New makes a door. Close it after use.
+func New(o Options) *Door {
+	d := &Door{
+		opt: o, tracked: track(o.Pool.TrackExtraParameters), book: pool.New[*server, *client](), lanes: map[pool.Key]*lane{},
+		clients: map[uint32]*client{}, servers: map[*server]struct{}{}, control: make(chan struct{}, 4),
+	}
+	var random [4]byte
+	rand.Read(random[:]) // never fails
+	d.prefix = "hv_" + hex.EncodeToString(random[:]) + "_"
+	d.opt.Accept.Admit = d.admit
+	d.opt.Accept.LoginTimeout = o.Pool.ClientLoginTimeout
+	d.ctx, d.end = context.WithCancel(context.Background())
+	d.tasks.Go(d.watch)
+	return d
+}
+
+// Serve leads one client until it leaves. It closes the connection.
+func (d *Door) Serve(conn net.Conn) {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		conn.Close()
+		return
+	}
+	d.tasks.Add(1)
+	d.mu.Unlock()
+	defer d.tasks.Done()
+	who, err := pgwire.Accept(d.ctx, conn, d.opt.Accept)
+	if err != nil {
+		d.opt.Log.Debug("a client did not get in", "client", conn.RemoteAddr().String(), "error", err)
+		return
+	}
+	if who.Cancel != nil {
+		done := make(chan struct{})
+		d.tasks.Go(func() { d.cancel(who.Cancel); close(done) })
+		select { // whoever asks waits for the end of the connection, but not for a standby
+		case <-done:
+		case <-time.After(cancelAnswer):
+		}
+		who.Conn.Close()
+		return
+	}
+	defer d.admitted.Add(-1)
+	d.lead(who)
+}
+
+func (d *Door) lead(who *pgwire.Client) {
+	c := newClient(d, who)
+	if !d.enter(c) {
+		who.Conn.Close()
+		return
+	}
+	defer d.leave(c)
+	if err := c.greet(); err != nil {
+		d.opt.Log.Info("a client was refused", "client", who.Conn.RemoteAddr().String(), "user", who.User, "database", who.Database, "error", err)
+		return
+	}
+	c.run()
+}
+
+// admit refuses clients before they prove anything.
+func (d *Door) admit(_ context.Context, who *pgwire.Client) *pgwire.Error {
+	if who.Replication {
+		return &pgwire.Error{Code: "0A000", Message: "replication connections are not pooled", Hint: "Connect to the server itself, or to a listener with mode tcp."}
+	}
+	if _, err := d.wishes(who.Params); err != nil {
+		return err
+	}
+	if n := d.admitted.Add(1); d.opt.Pool.MaxClientConn > 0 && n > int64(d.opt.Pool.MaxClientConn) {
+		d.admitted.Add(-1)
+		return &pgwire.Error{Code: "53300", Message: "no more connections allowed (max_client_conn)"}
+	}
+	return nil
+}
+
+func (d *Door) enter(c *client) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	key := pool.Key{Database: c.who.Database, User: c.who.User}
+	l := d.lanes[key]
+	if l == nil {
+		l = &lane{key: key, known: map[string]params{}, set: d.opt.Pool}
+		if d.opt.PoolFor != nil {
+			l.set = d.opt.PoolFor(key.Database, key.User)
+		}
+		l.pool = d.book.Pool(key, accounts(l.set))
+		d.lanes[key] = l
+	}
+	l.credential = c.who.Credential
+	c.lane = l
+	for {
+		var random [4]byte
+		rand.Read(random[:]) // never fails
+		c.key.PID = binary.BigEndian.Uint32(random[:]) & 0x7fffffff
+		if _, taken := d.clients[c.key.PID]; c.key.PID != 0 && !taken {
+			break
+		}
+	}
+	d.clients[c.key.PID] = c
+	return true
+}
+
+// accounts are the settings that the books need.
+func accounts(s config.Pool) pool.Settings {
+	return pool.Settings{
+		Size: s.DefaultPoolSize, Min: s.MinPoolSize, Reserve: s.ReservePoolSize, ReserveAfter: s.ReservePoolTimeout,
+		WaitLimit: s.QueryWaitTimeout, Lifetime: s.ServerLifetime, IdleLimit: s.ServerIdleTimeout,
+		MaxDatabase: s.MaxDBConnections, MaxUser: s.MaxUserConnections, RetryAfter: min(s.ServerLoginRetry, time.Second),
+	}
+}
+
+func (d *Door) leave(c *client) {
+	c.part()
+	c.conn.Close()
+	c.in.release()
+	d.mu.Lock()
+	delete(d.clients, c.key.PID)
+	d.mu.Unlock()
+}
+
+// Close ends all clients and servers, and returns when all is done.
+func (d *Door) Close() {
+	d.mu.Lock()
+	d.closed = true
+	var clients []*client
+	for _, c := range d.clients {
+		clients = append(clients, c)
+		if d.book.Leave(&c.waiter) {
+			c.grant <- grant{err: &pgwire.Error{Code: "57P01", Message: "the proxy shuts down"}}
+		}
+	}
+	var servers []*server
+	for s := range d.servers {
+		servers = append(servers, s)
+	}
+	d.mu.Unlock()
+	d.end()
+	for _, c := range clients {
+		c.conn.Close()
+	}
+	for _, s := range servers {
+		s.cut()
+	}
+	d.tasks.Wait()
+}
+
+// watch looks at limits of time until the door is closed.
+func (d *Door) watch() {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-t.C:
+			d.turn(time.Now())
+		}
+	}
+}
+
+func (d *Door) turn(now time.Time) {
+	why := d.opt.Cluster.Why()
+	d.mu.Lock()
+	if why != "" && d.opt.HoldTimeout > 0 {
+		d.book.Expire(d.opt.HoldTimeout, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", d.opt.HoldTimeout, why)})
+	}
+	d.book.Tick(now, &pgwire.Error{Code: "08P01", Message: "query_wait_timeout"})
+	// What was idle when its admission ended is of no use any more.
+	d.book.Each(func(a *account) {
+		if !a.Server.seat.Valid() {
+			d.book.Retire(a, now)
+		}
+	})
+	d.carry()
+	servers, clients := d.overdue()
+	d.mu.Unlock()
+	for _, o := range servers {
+		o.end()
+	}
+	for _, c := range clients {
+		c.idleTooLong()
+	}
+}
+
+// carry hands on what the books say. The door is locked.
+func (d *Door) carry() {
+	for _, s := range d.book.Steps() {
+		switch s.Do {
+		case pool.Lend:
+			s.Waiter.Client.grant <- grant{server: s.Conn.Server}
+		case pool.Fail:
+			s.Waiter.Client.grant <- grant{err: s.Why}
+		case pool.Open:
+			if d.closed {
+				continue
+			}
+			l := d.lanes[s.Pool.Key]
+			d.tasks.Go(func() { d.open(l) })
+		case pool.Close:
+			d.tasks.Go(s.Conn.Server.dismiss)
+		}
+	}
+}

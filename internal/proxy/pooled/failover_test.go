@@ -1,0 +1,441 @@
+package pooled
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/havenha/haven/internal/pgwire/frame"
+	"github.com/havenha/haven/internal/postgres/pgtest"
+)
+
+func kill(t *testing.T, pid string) {
+	t.Helper()
+	n, err := strconv.Atoi(pid)
+	pgtest.Must(t, err)
+	pgtest.Must(t, syscall.Kill(n, syscall.SIGKILL))
+}
+
+func TestIdleClientsSurviveAChangeOfServers(t *testing.T) {
+	a, _, p := pg(t)
+	b := pgtest.Options(t, "db2")
+	pgtest.Primary(t, b)
+	h := open(t, Transaction, p, nil)
+	var all []*pgx.Conn
+	for range 20 {
+		c := h.connect()
+		text(t, c, "SELECT 1")
+		all = append(all, c)
+	}
+	for round := range 4 {
+		p.depose("term 2 is claimed, not yet promoted")
+		var asked sync.WaitGroup
+		next := a.Port
+		if round%2 == 0 {
+			next = b.Port
+		}
+		for _, c := range all {
+			asked.Go(func() {
+				if got, err := tryText(c, "SELECT current_setting('port')"); got != fmt.Sprint(next) {
+					t.Errorf("round %d: served by %q, %v, want %d", round, got, err, next)
+				}
+			})
+		}
+		pgtest.Eventually(t, "all wait", func() error {
+			if s := h.door.Snapshot()[0]; s.ClientsWaiting != len(all) {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+		p.admit(fmt.Sprintf("127.0.0.1:%d", next))
+		asked.Wait()
+	}
+}
+
+func TestNoServerWithinHoldTimeout(t *testing.T) {
+	o, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.HoldTimeout = 300 * time.Millisecond })
+	c := h.connect()
+	text(t, c, "SELECT 1")
+	p.depose("the cluster has no leader")
+	_, err := tryText(c, "SELECT 1")
+	if code(err) != "57P03" || !strings.Contains(err.Error(), "the cluster has no leader") {
+		t.Errorf("%v", err)
+	}
+	_, err = c.Exec(context.Background(), "SELECT $1::int", 1) // in a batch
+	if code(err) != "57P03" {
+		t.Errorf("%v", err)
+	}
+	p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
+	if got := text(t, c, "SELECT 2"); got != "2" {
+		t.Errorf("afterwards: %q", got)
+	}
+	var n int
+	if err := c.QueryRow(context.Background(), "SELECT $1::int", 5).Scan(&n); err != nil || n != 5 {
+		t.Errorf("afterwards: %d, %v", n, err)
+	}
+}
+
+func TestALostServerIsToldForWhatItIs(t *testing.T) {
+	o, _, p := pg(t)
+	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(context.Background())
+	h := open(t, Transaction, p, nil)
+	end := func(pid string) { text(t, direct, "SELECT pg_terminate_backend("+pid+")") }
+
+	c := h.connect()
+	exec(t, c, "BEGIN")
+	end(text(t, c, "SELECT pg_backend_pid()"))
+	if _, err := tryText(c, "SELECT 1"); code(err) != "57P01" && code(err) != "08006" && code(err) != "08007" && err == nil {
+		t.Errorf("in a transaction: %v", err)
+	}
+
+	// Nothing was lent: nobody notices.
+	c = h.connect()
+	pid := text(t, c, "SELECT pg_backend_pid()")
+	for range 5 {
+		end(pid)
+		pgtest.Eventually(t, "the backend is gone", func() error {
+			if got := text(t, direct, "SELECT count(*) FROM pg_stat_activity WHERE pid = "+pid); got != "0" {
+				return errUnasked
+			}
+			return nil
+		})
+		pid = text(t, c, "SELECT pg_backend_pid()")
+	}
+}
+
+// silent is a server that is cut in the middle without a word, by a proxy of its own.
+func TestALossWithoutAWord(t *testing.T) {
+	o, _, p := pg(t)
+	cutter := newCutter(t, fmt.Sprintf("127.0.0.1:%d", o.Port))
+	p.admit(cutter.address)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
+	for _, c := range []struct{ name, before, statement, want string }{
+		{"autocommit", "", "SELECT pg_sleep(30)", "08007"},
+		{"in a transaction, with a statement", "BEGIN", "SELECT pg_sleep(30)", "08007"},
+		{"idle in a transaction", "BEGIN", "", "08006"},
+	} {
+		r := h.raw()
+		if c.before != "" {
+			r.send(query(c.before))
+			r.until('Z')
+		}
+		if c.statement != "" {
+			r.send(query(c.statement))
+			pgtest.Eventually(t, "the statement is on its way", func() error {
+				if s := h.door.Snapshot()[0]; s.OpenTransactions != 1 || s.IdleTransactions != 0 {
+					return fmt.Errorf("%+v", s)
+				}
+				return nil
+			})
+		}
+		cutter.cut()
+		_, body := r.until('E')
+		if !strings.Contains(string(body), "C"+c.want+"\x00") || !strings.Contains(string(body), "FATAL") {
+			t.Errorf("%s: %q, want %s", c.name, body, c.want)
+		}
+		if _, _, err := r.next(); err == nil {
+			t.Errorf("%s: the connection is not closed", c.name)
+		}
+	}
+	c := h.connect()
+	text(t, c, "SELECT 1")
+	cutter.cut()
+	if got := text(t, c, "SELECT 2"); got != "2" {
+		t.Errorf("an idle client: %q", got)
+	}
+}
+
+// cutter passes bytes on to a server until its connections are cut.
+type cutter struct {
+	address string
+	mu      sync.Mutex
+	conns   []net.Conn
+}
+
+func newCutter(t *testing.T, to string) *cutter {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pgtest.Must(t, err)
+	k := &cutter{address: l.Addr().String()}
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			k.mu.Lock()
+			k.conns = append(k.conns, in, out)
+			k.mu.Unlock()
+			tasks.Go(func() { io.Copy(in, out); in.Close() })
+			tasks.Go(func() { io.Copy(out, in); out.Close() })
+		}
+	})
+	t.Cleanup(func() { l.Close(); k.cut(); tasks.Wait() })
+	return k
+}
+
+func (k *cutter) cut() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.conns {
+		c.Close()
+	}
+	k.conns = nil
+}
+
+func TestKilledBackendsAndPostmaster(t *testing.T) {
+	o, i, p := pg(t)
+	h := open(t, Transaction, p, nil)
+	setup := h.connect()
+	exec(t, setup, "CREATE TABLE k (v text PRIMARY KEY)")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var mu sync.Mutex
+	outcome := map[string]string{} // by value: ok, unknown, or another code
+	var writers sync.WaitGroup
+	for w := range 8 {
+		writers.Go(func() {
+			var c *pgx.Conn
+			for n := 0; ctx.Err() == nil; n++ {
+				if c == nil || c.IsClosed() {
+					var err error
+					if c, err = pgx.Connect(ctx, h.url("")); err != nil {
+						c = nil
+						continue
+					}
+				}
+				v := fmt.Sprintf("%d-%d", w, n)
+				_, err := c.Exec(context.Background(), "INSERT INTO k VALUES ($1)", v)
+				mu.Lock()
+				outcome[v] = "ok"
+				if err != nil {
+					outcome[v] = code(err) + " " + err.Error()
+				}
+				mu.Unlock()
+			}
+			if c != nil {
+				c.Close(context.Background())
+			}
+		})
+	}
+	for round := range 3 {
+		time.Sleep(200 * time.Millisecond)
+		if round < 2 {
+			if pid, err := tryText(setup, "SELECT pg_backend_pid()"); err == nil {
+				kill(t, pid)
+			}
+		} else {
+			pgtest.Must(t, i.Kill(context.Background()))
+		}
+		p.depose("is checked again")
+		pgtest.Eventually(t, "the server is up again", func() error {
+			if round == 2 {
+				if _, err := i.Start(context.Background(), pgtest.Settings()); err != nil {
+					return err
+				}
+			}
+			c, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+			if err == nil {
+				c.Close(context.Background())
+			}
+			return err
+		})
+		p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
+	}
+	time.Sleep(200 * time.Millisecond)
+	cancel()
+	writers.Wait()
+	c := h.connect()
+	rows, err := c.Query(context.Background(), "SELECT v FROM k")
+	pgtest.Must(t, err)
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	pgtest.Must(t, err)
+	there := map[string]bool{}
+	for _, v := range all {
+		there[v] = true
+	}
+	counts := map[string]int{}
+	for v, what := range outcome {
+		kind, _, _ := strings.Cut(what, " ")
+		counts[kind]++
+		switch {
+		case what == "ok" && !there[v]:
+			t.Errorf("%s was told to be there and is not", v)
+		case what != "ok" && there[v] && kind != "08007" && kind != "57P02" && kind != "":
+			t.Errorf("%s is there, and was told to have failed: %s", v, what)
+		case kind == "25006":
+			t.Errorf("%s: %s", v, what)
+		}
+	}
+	t.Logf("outcomes: %v", counts)
+}
+
+// TestAClientThatDoesNotRead stops reading in a large result. Others go on, and this process does not take it in.
+func TestAClientThatDoesNotReadCostsItselfOnly(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 2 })
+	other := h.connect()
+	text(t, other, "SELECT 1")
+	deaf := h.raw()
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	deaf.send(query("SELECT repeat('x', 1000) FROM generate_series(1, 1000000)"))
+	received := func() int64 {
+		h.door.mu.Lock()
+		defer h.door.mu.Unlock()
+		var n int64
+		for s := range h.door.servers {
+			n += s.received.Load()
+		}
+		return n
+	}
+	last := int64(-1)
+	pgtest.Eventually(t, "all buffers are full", func() error {
+		time.Sleep(200 * time.Millisecond)
+		if n := received(); n != last || n < 1000 {
+			last = n
+			return fmt.Errorf("%d bytes", n)
+		}
+		return nil
+	})
+	for n := range 50 {
+		if got := text(t, other, fmt.Sprintf("SELECT %d", n)); got != fmt.Sprint(n) {
+			t.Fatal(got)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 1<<20 {
+		t.Errorf("the process has grown by %d bytes", grown)
+	}
+}
+
+func TestHalfOpenHandshakesHoldUpNobody(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, nil)
+	h.connect()
+	var half []net.Conn
+	defer func() {
+		for _, c := range half {
+			c.Close()
+		}
+	}()
+	for n := range 2000 {
+		c, err := net.Dial("tcp", h.address)
+		pgtest.Must(t, err)
+		half = append(half, c)
+		c.Write([]byte("\x00\x00\x00\x30\x00\x03\x00\x00user\x00po")[:n%16])
+	}
+	began := time.Now()
+	c := h.connect()
+	took := time.Since(began)
+	text(t, c, "SELECT 1")
+	t.Logf("the next client was served within %s", took)
+	if took > 5*time.Second {
+		t.Errorf("a client waited %s behind 2,000 that have not said who they are", took)
+	}
+}
+
+func TestRubbishEndsOnlyItsSender(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
+	good := h.connect()
+	for _, m := range []string{
+		"\x00\x00\x00\x00\x08aaaa", "Q\x00\x00\x00\x01", "Q\xff\xff\xff\xff", "Z\x00\x00\x00\x05I", "S\x00\x00\x00\x08aaaa", "p\x00\x00\x00\x05a",
+		"P\x00\x00\x00\x05a", "B\x00\x00\x00\x05a", "C\x00\x00\x00\x05a", "D\x00\x00\x00\x04",
+		query("BEGIN") + "\x01\x02\x03\x04\x05\x06", parse("", "SELECT 1") + "R\x00\x00\x00\x04",
+	} {
+		r := h.raw()
+		r.send(m)
+		r.Conn.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, r)
+		if got := text(t, good, "SELECT 'fine'"); got != "fine" {
+			t.Errorf("after %q: %q", m, got)
+		}
+	}
+}
+
+// liar is a server that answers one query with what the test says.
+func TestAServerThatLosesTrackIsGivenUp(t *testing.T) {
+	for _, c := range []struct{ name, answer string }{
+		{"an answer too many", string(frame.Append(frame.Append(frame.Append(nil, 'C', "SELECT 1\x00"), 'Z', "I"), 'C', "SELECT 1\x00"))},
+		{"two ends", string(frame.Append(frame.Append(frame.Append(nil, 'C', "SELECT 1\x00"), 'Z', "I"), 'Z', "I"))},
+		{"out of turn", string(frame.Append(nil, '1'))},
+		{"rubbish", "\xff\x00\x00\x00\x08asdf"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			pgtest.Must(t, err)
+			var serving sync.WaitGroup
+			served := make(chan int, 100)
+			serving.Go(func() {
+				for n := 1; ; n++ {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					serving.Go(func() {
+						defer conn.Close()
+						lie(conn, c.answer, func() { served <- n })
+					})
+				}
+			})
+			defer serving.Wait()
+			defer l.Close()
+			p := newPlace()
+			p.admit(l.Addr().String())
+			h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
+			for want := 1; want <= 2; want++ {
+				r := h.raw()
+				r.send(query("SELECT 1"))
+				if n := <-served; n != want {
+					t.Errorf("query %d went to connection %d", want, n)
+				}
+				io.Copy(io.Discard, io.LimitReader(r, 1))
+				pgtest.Eventually(t, "the connection is given up", func() error {
+					if s := h.door.Snapshot()[0]; s.ServersActive+s.ServersIdle > 0 {
+						return fmt.Errorf("%+v", s)
+					}
+					return nil
+				})
+				r.Close()
+			}
+		})
+	}
+}
+
+func lie(conn net.Conn, answer string, served func()) {
+	buf := make([]byte, 4096)
+	if n, err := conn.Read(buf); n < 8 || err != nil {
+		return
+	}
+	hello := frame.Append(nil, 'R', "\x00\x00\x00\x00")
+	hello = frame.Append(hello, 'S', "in_hot_standby\x00off\x00")
+	hello = frame.Append(hello, 'K', "\x00\x00\x00\x01\x00\x00\x00\x02")
+	conn.Write(frame.Append(hello, 'Z', "I"))
+	if n, _ := conn.Read(buf); n == 0 {
+		return
+	}
+	served()
+	io.WriteString(conn, answer)
+	io.Copy(io.Discard, conn)
+}

@@ -1,0 +1,165 @@
+package pooled
+
+import (
+	"errors"
+	"time"
+
+	"github.com/havenha/haven/internal/pgwire"
+)
+
+var (
+	errUnasked = errors.New("a message that nobody has asked for")
+	errGone    = errors.New("the connection to the server was lost")
+)
+
+// grant is the end of a wait: a server, or why there is none.
+type grant struct {
+	server *server
+	err    error
+}
+
+// checkout gets a server connection that nobody else has, and waits for it.
+func (c *client) checkout() (*server, error) {
+	d := c.door
+	now := time.Now()
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil, &pgwire.Error{Code: "57P01", Message: "the proxy shuts down"}
+	}
+	a := d.book.Checkout(c.lane.pool, &c.waiter, now)
+	if a == nil {
+		d.carry()
+	}
+	d.mu.Unlock()
+	c.began = now
+	if a != nil {
+		return a.Server, nil
+	}
+	g := <-c.grant
+	took := time.Since(now)
+	c.lane.counted.waits.observe(took)
+	return g.server, g.err
+}
+
+// link gets the client a server connection in its own state, and lends it. It alone makes a server's client something.
+func (c *client) link() error {
+	for {
+		s, err := c.checkout()
+		if err != nil {
+			return err
+		}
+		if c.in.departed() {
+			s.giveBack()
+			return errDeparted
+		}
+		if !s.seat.Valid() {
+			s.dismiss()
+			continue
+		}
+		if err := s.prepare(c); err != nil {
+			s.dismiss()
+			if errors.Is(err, errGone) {
+				continue
+			}
+			return err
+		}
+		if s.lendTo(c) {
+			c.server = s
+			return nil
+		}
+		s.dismiss()
+	}
+}
+
+// prepare brings a server connection that nobody else has into the client's state.
+func (s *server) prepare(c *client) error {
+	set := s.lane.set
+	if set.ServerCheckQuery != "" && set.ServerCheckDelay > 0 && c.began.Sub(s.used) >= set.ServerCheckDelay {
+		if err := s.own(set.ServerCheckQuery); err != nil {
+			return errGone
+		}
+	}
+	has := s.values()
+	if has == c.params {
+		return nil
+	}
+	return s.own(s.door.tracked.change(has, c.params))
+}
+
+// values are those of the tracked parameters.
+func (s *server) values() params {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.params
+}
+
+// lendTo links the two, if the server is still there, says nothing, and is still to be used.
+func (s *server) lendTo(c *client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead || s.cutoff || s.client != nil || s.task != nil || !s.settled || !s.x.Edge() || !s.in.quiet() || s.in.reading.Load() || !s.seat.Valid() {
+		return false
+	}
+	s.client, s.fresh, s.leaving, s.rows = c, true, false, false
+	s.since = time.Time{}
+	return true
+}
+
+// release ends the lending, if nothing is owed, begun, unread or unwritten in either direction. True: the caller has to
+// call giveBack, without the lock. Together with part, it alone makes a server's client nothing without ending the
+// connection. The server is locked.
+func (s *server) release() bool {
+	if s.client == nil || s.dead || s.task != nil || !s.x.Edge() || s.writing || s.flushing > 0 || !s.settled || s.cancelled.pending > 0 || s.cancelled.forwarded {
+		return false
+	}
+	if s.door.opt.Mode == Session && !s.leaving {
+		return false
+	}
+	s.lane.counted.done(s.client.began)
+	s.client = nil
+	return true
+}
+
+// giveBack returns a connection that nobody has to its pool, reset if need be.
+func (s *server) giveBack() {
+	s.mu.Lock()
+	again := !s.dead && !s.cutoff && !s.spent
+	set := s.lane.set
+	reset := s.dirty || s.door.opt.Mode == Session || set.ServerResetQueryAlways
+	s.mu.Unlock()
+	switch {
+	case !again || !s.seat.Valid():
+		s.dismiss()
+	case reset && set.ServerResetQuery != "":
+		s.begin(set.ServerResetQuery, func(err error) {
+			if err != nil {
+				s.dismiss()
+				return
+			}
+			s.wasReset()
+			s.back()
+		})
+	case s.dirty && s.door.opt.Mode != Session:
+		s.dismiss()
+	default:
+		s.back()
+	}
+}
+
+// wasReset notes what a reset query has undone. Whether it deallocates is not known, so prepared statements are made anew.
+func (s *server) wasReset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty = false
+	s.statements.clear()
+}
+
+func (s *server) back() {
+	d, now := s.door, time.Now()
+	s.used = now
+	d.mu.Lock()
+	d.book.Return(s.account, now)
+	d.carry()
+	d.mu.Unlock()
+}

@@ -1,0 +1,152 @@
+package pooled
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/havenha/haven/internal/pgwire"
+)
+
+// open opens one more connection for a lane, as the books have asked.
+func (d *Door) open(l *lane) {
+	s, refusal := d.connect(l)
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s == nil {
+		d.book.Failed(l.pool, refusal, now)
+		d.carry()
+		return
+	}
+	d.servers[s] = struct{}{}
+	l.welcome = s.reported
+	s.account = d.book.Opened(l.pool, s, now)
+	d.tasks.Go(s.run)
+	if d.closed {
+		s.conn.Close()
+	}
+	d.carry()
+}
+
+// fuse is a connection that may be cut before there is a server for it.
+type fuse struct {
+	mu    sync.Mutex
+	blown bool
+	cut   func()
+}
+
+func (f *fuse) blow() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blown = true
+	if f.cut != nil {
+		f.cut()
+	}
+}
+
+func (f *fuse) guard(cut func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cut = cut; f.blown {
+		cut()
+	}
+}
+
+// connect opens and logs in. Without a server, refusal is what everybody who waits is to be told; nil: try again.
+func (d *Door) connect(l *lane) (_ *server, refusal error) {
+	f := &fuse{}
+	seat, err := d.opt.Cluster.Connect(d.ctx, f.blow)
+	if err != nil {
+		return nil, nil
+	}
+	f.guard(func() { seat.Conn().Close() })
+	login, err := d.login(l, seat, seat.Conn())
+	if err == nil && seat.Primary() {
+		err = d.writable(login)
+	}
+	if err != nil {
+		seat.Conn().Close()
+		seat.Leave(0, 0)
+		return nil, d.judge(l, seat, err)
+	}
+	s := newServer(d, l, seat, login)
+	f.guard(s.cut)
+	return s, nil
+}
+
+func (d *Door) login(l *lane, seat Seat, conn net.Conn) (*pgwire.Server, error) {
+	d.mu.Lock()
+	o := d.opt.ServerTLS
+	o.User, o.Database, o.Credential = l.key.User, l.key.Database, l.credential
+	d.mu.Unlock()
+	o.Host = d.host(seat)
+	ctx, cancel := context.WithTimeout(d.ctx, d.patience())
+	defer cancel()
+	return pgwire.Login(ctx, conn, o)
+}
+
+// host is the name that the certificate of a server has to have.
+func (d *Door) host(seat Seat) string {
+	if d.opt.HostOf == nil {
+		return ""
+	}
+	return d.opt.HostOf(seat)
+}
+
+func (d *Door) patience() time.Duration {
+	if d.opt.ConnectTimeout > 0 {
+		return d.opt.ConnectTimeout
+	}
+	return 15 * time.Second
+}
+
+var errStandby = errors.New("it is in recovery")
+
+// writable asks a server once whether it is a primary. PostgreSQL 14 and later say so by themselves.
+func (d *Door) writable(login *pgwire.Server) error {
+	for _, p := range login.Params {
+		if p.Name == "in_hot_standby" {
+			if p.Value != "off" {
+				return errStandby
+			}
+			return nil
+		}
+	}
+	login.Conn.SetDeadline(time.Now().Add(d.patience()))
+	defer login.Conn.SetDeadline(time.Time{})
+	got, err := ask(login.Conn, "SELECT pg_catalog.pg_is_in_recovery()")
+	if err == nil && got != "f" {
+		err = errStandby
+	}
+	return err
+}
+
+// judge tells a failed login to whom it concerns: the cluster if the server is not what it was taken for, the clients if
+// they will not get in anyway.
+func (d *Door) judge(l *lane, seat Seat, err error) error {
+	if d.ctx.Err() != nil || !seat.Valid() {
+		return nil
+	}
+	d.opt.Log.Info("a server connection could not be opened", "server", seat.Server(), "user", l.key.User, "database", l.key.Database, "error", err)
+	var said *pgwire.Error
+	if errors.As(err, &said) {
+		switch {
+		case strings.HasPrefix(said.Code, "57P"), strings.HasPrefix(said.Code, "53"):
+			if said.Code != "53300" {
+				seat.Failed(err.Error())
+			}
+			return nil
+		}
+		return said
+	}
+	if errors.Is(err, pgwire.ErrCredential) || errors.Is(err, pgwire.ErrNoTLS) || errors.Is(err, pgwire.ErrImposter) {
+		return &pgwire.Error{Code: "08P01", Message: fmt.Sprintf("server login failed: %s", err)}
+	}
+	seat.Failed(err.Error())
+	return nil
+}

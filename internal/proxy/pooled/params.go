@@ -1,0 +1,186 @@
+package pooled
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"unique"
+
+	"github.com/havenha/haven/internal/pgwire"
+)
+
+// params are the values of the tracked parameters, joined. Two that are equal are the same, so that comparing costs nothing.
+type params = unique.Handle[string]
+
+const between = "\x00"
+
+// tracked are the parameters that a client takes along from server to server. They are those which servers report when they
+// change, so that what a client has set is known without reading SQL.
+type tracked []string
+
+func track(extra []string) tracked {
+	all := tracked{"client_encoding", "DateStyle", "TimeZone", "IntervalStyle", "standard_conforming_strings", "application_name"}
+	for _, name := range extra {
+		if all.at(name) < 0 {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// at is the place of a parameter; -1: it is not tracked.
+func (t tracked) at(name string) int {
+	return slices.IndexFunc(t, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// of are the values that a server reported.
+func (t tracked) of(reported []pgwire.Param) params {
+	values := make([]string, len(t))
+	for _, p := range reported {
+		if i := t.at(p.Name); i >= 0 {
+			values[i] = p.Value
+		}
+	}
+	return unique.Make(strings.Join(values, between))
+}
+
+// with is p with one value changed.
+func (t tracked) with(p params, at int, value string) params {
+	values := strings.Split(p.Value(), between)
+	if values[at] == value {
+		return p
+	}
+	values[at] = value
+	return unique.Make(strings.Join(values, between))
+}
+
+// wish is what a client asks for in its startup packet.
+type wish struct {
+	at    int
+	value string
+}
+
+// wishes reads startup parameters: tracked ones are granted, ignored ones ignored, and others refused, as PgBouncer does.
+func (d *Door) wishes(given []pgwire.Param) ([]wish, *pgwire.Error) {
+	var out []wish
+	for _, p := range given {
+		if p.Name == "replication" {
+			continue
+		}
+		if p.Name == "options" && !d.ignored("options") {
+			inner, err := options(p.Value)
+			if err != nil {
+				return nil, err
+			}
+			more, err := d.wishes(inner)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, more...)
+			continue
+		}
+		switch i := d.tracked.at(p.Name); {
+		case i >= 0 && !strings.Contains(p.Value, between):
+			out = append(out, wish{i, p.Value})
+		case !d.ignored(p.Name):
+			return nil, &pgwire.Error{Code: "08P01", Message: "unsupported startup parameter: " + p.Name,
+				Hint: "Name it in pool.ignore_startup_parameters, or, if servers report it, in pool.track_extra_parameters."}
+		}
+	}
+	return out, nil
+}
+
+func (d *Door) ignored(name string) bool {
+	return slices.ContainsFunc(d.opt.Pool.IgnoreStartupParameters, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// options takes the startup parameter options apart: words -c name=value and --name=value, a backslash before what is to be
+// taken as it is (libpq, "options").
+func options(text string) ([]pgwire.Param, *pgwire.Error) {
+	var out []pgwire.Param
+	refused := &pgwire.Error{Code: "08P01", Message: "unsupported startup parameter in options: " + text}
+	words := split(text)
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		switch {
+		case w == "-c" && i+1 < len(words):
+			i++
+			w = words[i]
+		case strings.HasPrefix(w, "-c"):
+			w = w[2:]
+		case strings.HasPrefix(w, "--"):
+			w = w[2:]
+		default:
+			return nil, refused
+		}
+		name, value, ok := strings.Cut(w, "=")
+		if !ok || name == "" || strings.EqualFold(name, "options") {
+			return nil, refused
+		}
+		out = append(out, pgwire.Param{Name: strings.ReplaceAll(name, "-", "_"), Value: value})
+	}
+	return out, nil
+}
+
+func split(text string) []string {
+	var out []string
+	var word strings.Builder
+	in := false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\' && i+1 < len(text):
+			i++
+			word.WriteByte(text[i])
+			in = true
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\v' || c == '\f':
+			if in {
+				out = append(out, word.String())
+				word.Reset()
+				in = false
+			}
+		default:
+			word.WriteByte(c)
+			in = true
+		}
+	}
+	if in {
+		out = append(out, word.String())
+	}
+	return out
+}
+
+// change is a statement that turns one set of values into another.
+func (t tracked) change(from, to params) string {
+	old, values := strings.Split(from.Value(), between), strings.Split(to.Value(), between)
+	var wishes []wish
+	for i, v := range values {
+		if v != old[i] {
+			wishes = append(wishes, wish{i, v})
+		}
+	}
+	return t.statement(wishes)
+}
+
+func (t tracked) statement(wishes []wish) string {
+	var b strings.Builder
+	b.WriteString("SELECT ")
+	for i, w := range wishes {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "pg_catalog.set_config(%s, %s, false)", literal(t[w.at]), literal(w.value))
+	}
+	return b.String()
+}
+
+// literal is a text as SQL. What is not plain ASCII goes as hexadecimal digits, so that neither the encoding nor
+// standard_conforming_strings can give it another meaning.
+func literal(v string) string {
+	for i := range len(v) {
+		if c := v[i]; c < ' ' || c > '~' || c == '\'' || c == '\\' {
+			return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(v)) + "', 'hex'), 'UTF8')"
+		}
+	}
+	return "'" + v + "'"
+}

@@ -1,0 +1,417 @@
+package pooled
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/havenha/haven/internal/pgwire/frame"
+)
+
+// statement is a prepared statement of one client.
+type statement struct {
+	name    string // at servers
+	client  string // the client's name for it
+	body    string // of its Parse message, behind the name
+	unnamed bool
+	twice   bool // stands for a Parse under a name that is taken
+	rows    bool // it is known to return rows
+	made    bool // the client was told that it is there
+	batch   uint64
+}
+
+// replies, as the length that is wanted, says that the messages before have to be answered first.
+const replies = -1
+
+// prepared is what one client has prepared.
+type prepared struct {
+	named map[string]*statement
+	added []string // names in the messages that are being sent
+	bound *statement
+
+	// The unnamed statement: its number, 0 for none, and the body of its Parse message.
+	number  uint64
+	next    uint64
+	body    []byte
+	lost    bool // the body was too long to be kept
+	notes   []statement
+	current *statement
+}
+
+// forget drops all that the client has prepared.
+func (c *client) forget() {
+	clear(c.prepared.named)
+	c.prepared.number = 0
+}
+
+// statements are those that a server has.
+type statements struct {
+	has     map[string]*copyOf
+	unnamed uint64 // the number of the client's statement that is the unnamed one; 0: there is none
+	batch   uint64
+	clock   uint64
+}
+
+// unknown is the number of an unnamed statement that is not any client's.
+const unknown = ^uint64(0)
+
+type copyOf struct {
+	batch     uint64 // in which it was sent
+	confirmed bool
+	used      uint64
+}
+
+func (t *statements) clear() {
+	clear(t.has)
+	t.unnamed = unknown
+}
+
+func (t *statements) confirm(st *statement) {
+	if c := t.has[st.name]; c != nil {
+		c.confirmed = true
+	}
+}
+
+// parcel is what is to be sent: a run of the client's bytes as they are, or with some of them replaced.
+type parcel struct {
+	b    []byte
+	from int // what stands before is in out
+	out  []byte
+}
+
+// upTo moves the client's bytes before i to out, and leaves out n bytes of what follows.
+func (p *parcel) upTo(i, n int) {
+	p.out = append(p.out, p.b[p.from:i]...)
+	p.from = i + n
+}
+
+// close returns all up to the end.
+func (p *parcel) close(end int) []byte {
+	if p.out == nil {
+		return p.b[:end]
+	}
+	if p.from < end {
+		p.out = append(p.out, p.b[p.from:end]...)
+	}
+	return p.out
+}
+
+func (p *parcel) release(b *buffers) {
+	if p.out != nil {
+		b.put(p.out[:0])
+	}
+}
+
+// open makes sure that there is an out.
+func (p *parcel) open(b *buffers) {
+	if p.out == nil {
+		p.out = b.get(largeBuffer)[:0]
+	}
+}
+
+// enter notes that the message at i is being sent. want is the length that it has to be there with; 0: it was entered. The
+// server is locked.
+func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want int, err error) {
+	m := p.b[i:]
+	switch kind {
+	case 'Q', 'F':
+		if !s.x.Skipping() {
+			c.prepared.number, s.statements.unnamed = 0, 0
+		}
+		s.x.Query(kind)
+		s.statements.batch++
+	case 'S':
+		s.x.Sync()
+		s.statements.batch++
+	case 'c', 'f':
+		s.x.CopyEnd()
+	case 'd', 'H':
+	case 'E':
+		if size > len(m) {
+			return size, nil
+		}
+		e := entry{Kind: 'E'}
+		if m[frame.Head] == 0 {
+			e.Note = c.prepared.bound
+		}
+		s.x.Extended(e)
+	default:
+		return c.named(s, p, i, kind, size)
+	}
+	return 0, nil
+}
+
+// tracks tells whether prepared statements are followed from server to server.
+func (d *Door) tracks(l *lane) bool { return d.opt.Mode != Session && l.set.MaxPreparedStatements > 0 }
+
+// named enters a message that has the name of a prepared statement.
+func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want int, err error) {
+	m := p.b[i:min(len(p.b), i+size)]
+	whole := len(m) == size
+	if !whole && (kind != 'B' && kind != 'P') {
+		return size, nil
+	}
+	before, name, ok := nameIn(kind, m[frame.Head:])
+	if !ok {
+		if whole || len(m) >= maxKept {
+			return 0, frame.ErrMessage
+		}
+		return min(size, 2*len(m)+frame.Head), nil
+	}
+	if !c.door.tracks(c.lane) {
+		if kind == 'P' && len(name) > 0 {
+			s.dirty = true
+		}
+		s.x.Extended(entry{Kind: kind})
+		return 0, nil
+	}
+	if kind == 'P' && !whole && size <= maxKept {
+		return size, nil
+	}
+	if s.x.Skipping() {
+		s.x.Extended(entry{Kind: kind})
+		return 0, nil
+	}
+	switch kind {
+	case 'P':
+		if old := c.prepared.named[string(name)]; old != nil && !old.made && old.batch != s.statements.batch && s.x.Owes() {
+			return replies, nil // the name is taken only if that batch succeeds
+		}
+		c.parse(s, p, i, m, size, name, whole)
+	case 'C':
+		c.close(s, p, i, size, before, name)
+	default:
+		c.use(s, p, i, kind, size, before, name)
+	}
+	return 0, nil
+}
+
+// nameIn finds the name of a statement in a body, and what stands before it. Describe and Close of a portal have none:
+// then ok with a nil name.
+func nameIn(kind byte, body []byte) (before, name []byte, ok bool) {
+	at := 0
+	switch kind {
+	case 'B':
+		portal, _, ok := frame.Text(body)
+		if !ok {
+			return nil, nil, false
+		}
+		at = len(portal) + 1
+	case 'D', 'C':
+		if len(body) < 2 {
+			return nil, nil, false
+		}
+		if body[0] != 'S' {
+			return body, nil, true
+		}
+		at = 1
+	}
+	name, _, ok = frame.Text(body[at:])
+	return body[:at], name, ok
+}
+
+// parse enters a Parse.
+func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []byte, whole bool) {
+	pr := &c.prepared
+	body := m[frame.Head+len(name)+1:]
+	switch old := pr.named[string(name)]; {
+	case len(name) == 0:
+		pr.next++
+		pr.number, s.statements.unnamed = pr.next, unknown
+		pr.lost = !whole
+		if whole {
+			pr.body = append(pr.body[:0], body...)
+		}
+		s.statements.unnamed = c.mark()
+		s.x.Extended(entry{Kind: 'P', Note: pr.note()})
+	case !whole: // too long to be kept: it stays at this server, which is reset afterwards
+		s.dirty = true
+		s.x.Extended(entry{Kind: 'P'})
+	case old != nil:
+		p.open(&c.door.buffers)
+		p.upTo(i, size)
+		c.ensure(s, p, old)
+		p.out = frame.Append(p.out, 'P', old.name, "\x00", old.body)
+		s.x.Extended(entry{Kind: 'P', Note: &statement{name: old.name, client: old.client, twice: true}})
+	default:
+		sum := sha256.Sum256(body)
+		st := &statement{name: c.door.prefix + hex.EncodeToString(sum[:12]), client: string(name), body: string(body), batch: s.statements.batch}
+		if pr.named == nil {
+			pr.named = map[string]*statement{}
+		}
+		pr.named[st.client] = st
+		pr.added = append(pr.added, st.client)
+		p.open(&c.door.buffers)
+		p.upTo(i, size)
+		if s.statements.there(st) {
+			// To close what does not exist is no error: so the reply comes in its turn, or not at all after an error.
+			p.out = frame.Append(p.out, 'C', "S", c.door.prefix, "\x00")
+			s.x.Extended(entry{Kind: 'C', As: '1', Note: st})
+			return
+		}
+		c.put(s, p, st, false)
+	}
+}
+
+// mark is the client's current unnamed statement in words that are unique among clients.
+func (c *client) mark() uint64 {
+	if c.prepared.number == 0 {
+		return 0
+	}
+	return uint64(c.key.PID)<<32 | c.prepared.number&0xffffffff
+}
+
+// note is a statement that stands for the unnamed one. A few are used in turn.
+func (pr *prepared) note() *statement {
+	if pr.notes == nil {
+		pr.notes = make([]statement, 8)
+	}
+	pr.current = &pr.notes[pr.number%uint64(len(pr.notes))]
+	*pr.current = statement{unnamed: true}
+	return pr.current
+}
+
+// there tells whether a statement is at the server, or on its way in this batch.
+func (t *statements) there(st *statement) bool {
+	has := t.has[st.name]
+	if has == nil || !has.confirmed && has.batch != t.batch {
+		return false
+	}
+	t.clock++
+	has.used = t.clock
+	return true
+}
+
+// ensure prepares a statement at the server, if it is not there. The client hears nothing of it, unless it fails.
+func (c *client) ensure(s *server, p *parcel, st *statement) {
+	if !s.statements.there(st) {
+		c.put(s, p, st, true)
+	}
+}
+
+// put appends a Parse, and before it a Close, so that it does not matter whether the server still has it.
+func (c *client) put(s *server, p *parcel, st *statement, swallow bool) {
+	t := &s.statements
+	if t.has == nil {
+		t.has = map[string]*copyOf{}
+	}
+	for len(t.has) >= c.lane.set.MaxPreparedStatements && t.evict(s, p) {
+	}
+	p.out = frame.Append(p.out, 'C', "S", st.name, "\x00")
+	s.x.Extended(entry{Kind: 'C', Swallow: true})
+	p.out = frame.Append(p.out, 'P', st.name, "\x00", st.body)
+	s.x.Extended(entry{Kind: 'P', Swallow: swallow, Note: st})
+	t.clock++
+	t.has[st.name] = &copyOf{batch: t.batch, used: t.clock}
+}
+
+// evict closes the statement that was not used for longest, unless that may be needed by what is on its way.
+func (t *statements) evict(s *server, p *parcel) bool {
+	oldest := ""
+	for name, c := range t.has {
+		if c.confirmed && (oldest == "" || c.used < t.has[oldest].used) {
+			oldest = name
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	delete(t.has, oldest)
+	p.out = frame.Append(p.out, 'C', "S", oldest, "\x00")
+	s.x.Extended(entry{Kind: 'C', Swallow: true})
+	return true
+}
+
+// use enters a Bind or Describe.
+func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, name []byte) {
+	pr := &c.prepared
+	switch st := pr.named[string(name)]; {
+	case name == nil: // of a portal
+		s.x.Extended(entry{Kind: kind, Note: pr.bound})
+	case len(name) == 0:
+		c.ensureUnnamed(s, p, i)
+		s.x.Extended(entry{Kind: kind, Note: pr.current})
+		if kind == 'B' {
+			pr.bound = pr.current
+		}
+	case st != nil:
+		p.open(&c.door.buffers)
+		p.upTo(i, frame.Head+len(before)+len(name))
+		c.ensure(s, p, st)
+		p.out = frame.AppendRenamed(p.out, kind, size, before, len(name), st.name)
+		s.x.Extended(entry{Kind: kind, Note: st})
+		if kind == 'B' {
+			pr.bound = st
+		}
+	default: // prepared by SQL in this transaction, or not at all
+		if strings.HasPrefix(string(name), c.door.prefix) {
+			p.open(&c.door.buffers)
+			p.upTo(i, frame.Head+len(before)+len(name))
+			p.out = frame.AppendRenamed(p.out, kind, size, before, len(name), c.door.prefix)
+		}
+		s.x.Extended(entry{Kind: kind})
+		pr.bound = nil
+	}
+}
+
+// ensureUnnamed makes the server's unnamed statement the client's: the one that it has, or none.
+func (c *client) ensureUnnamed(s *server, p *parcel, i int) {
+	pr := &c.prepared
+	if s.statements.unnamed == c.mark() {
+		return
+	}
+	p.open(&c.door.buffers)
+	p.upTo(i, 0)
+	if pr.number == 0 || pr.lost {
+		p.out = frame.Append(p.out, 'C', "S", "\x00")
+		s.x.Extended(entry{Kind: 'C', Swallow: true})
+		s.statements.unnamed = 0
+		pr.number = 0
+		return
+	}
+	p.out = frame.Append(p.out, 'P', "\x00", string(pr.body))
+	s.x.Extended(entry{Kind: 'P', Swallow: true, Note: pr.current})
+	s.statements.unnamed = c.mark()
+}
+
+// close enters a Close. The statement stays at the server for others; the client gets the reply to one that closes nothing.
+func (c *client) close(s *server, p *parcel, i, size int, before, name []byte) {
+	pr := &c.prepared
+	switch {
+	case name == nil:
+	case len(name) == 0:
+		pr.number, s.statements.unnamed = 0, 0
+	default:
+		if pr.named[string(name)] != nil || strings.HasPrefix(string(name), c.door.prefix) {
+			delete(pr.named, string(name))
+			p.open(&c.door.buffers)
+			p.upTo(i, frame.Head+len(before)+len(name))
+			p.out = frame.AppendRenamed(p.out, 'C', size, before, len(name), c.door.prefix)
+		}
+	}
+	s.x.Extended(entry{Kind: 'C'})
+}
+
+// dropped is told of a message that failed, or was skipped after one that did. The server is locked.
+func (s *server) dropped(e entry) {
+	st := e.Note
+	if st == nil || e.Kind != 'P' && e.As != '1' {
+		return
+	}
+	c := s.client
+	switch {
+	case st.twice:
+	case st.unnamed:
+		s.statements.unnamed = unknown
+		if c != nil && !e.Swallow && c.prepared.current == st {
+			c.prepared.number = 0
+		}
+	default:
+		if e.Kind == 'P' {
+			delete(s.statements.has, st.name)
+		}
+		if c != nil && !e.Swallow && c.prepared.named[st.client] == st {
+			delete(c.prepared.named, st.client)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package pooled
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/havenha/haven/internal/pgwire/frame"
+)
+
+func parse(name, sql string) string {
+	return string(frame.Append(nil, 'P', name, "\x00", sql, "\x00\x00\x00"))
+}
+func bind(name string) string {
+	return string(frame.Append(nil, 'B', "\x00", name, "\x00\x00\x00\x00\x00\x00\x00"))
+}
+func describe(name string) string { return string(frame.Append(nil, 'D', "S", name, "\x00")) }
+func closing(name string) string  { return string(frame.Append(nil, 'C', "S", name, "\x00")) }
+func query(sql string) string     { return string(frame.Append(nil, 'Q', sql, "\x00")) }
+
+const (
+	execute = "E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
+	sync_   = "S\x00\x00\x00\x04"
+)
+
+// TestRepliesAreThoseOfAServer plays the same messages to a session of its own and through the pool: the replies have the same
+// types, and the errors the same code and text.
+func TestRepliesAreThoseOfAServer(t *testing.T) {
+	_, _, p := pg(t)
+	direct := open(t, Session, p, func(o *Options) { o.Pool.DefaultPoolSize = 25 })
+	for _, c := range []struct{ name, script string }{
+		{"named", parse("s", "SELECT 1") + sync_ + "|" + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
+		{"described", parse("s", "SELECT 1") + describe("s") + sync_ + "|" + describe("s") + sync_},
+		{"unnamed over batches", parse("", "SELECT 1") + describe("") + sync_ + "|" + bind("") + execute + sync_},
+		{"unnamed is gone after a query", parse("", "SELECT 1") + sync_ + "|" + query("SELECT 2") + "|" + bind("") + execute + sync_},
+		{"no unnamed", bind("") + execute + sync_},
+		{"closed", parse("s", "SELECT 1") + closing("s") + bind("s") + execute + sync_},
+		{"closed, and made anew", parse("s", "SELECT 1") + closing("s") + parse("s", "SELECT 2") + bind("s") + execute + sync_},
+		{"closed without being there", closing("s") + sync_},
+		{"twice", parse("s", "SELECT 1") + sync_ + "|" + parse("s", "SELECT 2") + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
+		{"twice in one batch", parse("s", "SELECT 1") + parse("s", "SELECT 2") + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
+		{"wrong", parse("s", "SELEC 1") + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
+		{"wrong, then right", parse("s", "SELEC 1") + sync_ + parse("s", "SELECT 1") + bind("s") + execute + sync_},
+		{"skipped parse", parse("a", "SELEC 1") + parse("b", "SELECT 1") + sync_ + "|" + bind("b") + execute + sync_},
+		{"unknown", bind("nobody") + execute + sync_},
+		{"discard all", parse("s", "SELECT 1") + sync_ + "|" + query("DISCARD ALL") + "|" + bind("s") + execute + sync_},
+		{"deallocate all", parse("s", "SELECT 1") + sync_ + "|" + query("DEALLOCATE ALL") + "|" + bind("s") + execute + sync_ + "|" + parse("s", "SELECT 2") + bind("s") + execute + sync_},
+		{"same text, two names", parse("a", "SELECT 1") + parse("b", "SELECT 1") + bind("a") + execute + bind("b") + execute + sync_},
+		{"in a failed transaction", query("BEGIN") + "|" + query("SELECT 1/0") + "|" + parse("s", "SELECT 1") + bind("s") + execute + sync_ + "|" + query("ROLLBACK")},
+		{"error in a batch before a use", parse("s", "SELECT 1") + sync_ + "|" + parse("", "SELECT 1/0") + bind("") + execute + bind("s") + execute + sync_ + bind("s") + execute + sync_},
+		{"many names", parse("a", "SELECT 1") + parse("b", "SELECT 2") + parse("c", "SELECT 3") + parse("d", "SELECT 4") + sync_ + "|" + bind("a") + execute + bind("b") + execute + bind("c") + execute + bind("d") + execute + sync_},
+		{"sql prepared", query("BEGIN") + "|" + query("PREPARE s AS SELECT 7") + "|" + bind("s") + execute + sync_ + "|" + query("COMMIT")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			// Another client uses the only server between any two batches.
+			h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize, o.Pool.MaxPreparedStatements = 1, 2 })
+			own, shared, other := direct.raw(), h.raw(), h.raw()
+			defer own.Close()
+			inTransaction := false
+			for _, batch := range strings.Split(c.script, "|") {
+				want, got := play(own, batch), play(shared, batch)
+				if got != want {
+					t.Errorf("the replies to %q are\n%s, want\n%s", batch, got, want)
+				}
+				if inTransaction = !strings.HasSuffix(got, "I]"); !inTransaction {
+					play(other, parse("", "SELECT 'other'")+parse("s", "SELECT 'another'")+bind("s")+execute+closing("s")+sync_)
+				}
+			}
+		})
+	}
+}
+
+// play sends a batch, and returns the replies in words.
+func play(r *raw, batch string) string {
+	r.t.Helper()
+	syncs := 0
+	for b := []byte(batch); len(b) > 0; {
+		kind, size := frame.Next(b)
+		if kind == 'S' || kind == 'Q' {
+			syncs++
+		}
+		b = b[size:]
+	}
+	r.send(batch)
+	var out strings.Builder
+	for syncs > 0 {
+		kind, body, err := r.next()
+		if err != nil {
+			r.t.Fatalf("after %s: %v", out.String(), err)
+		}
+		out.WriteByte(kind)
+		switch kind {
+		case 'D', 'C', 'Z':
+			out.WriteString("[" + strings.Trim(string(body), "\x00\x01") + "]")
+		case 'E':
+			for part := range strings.SplitSeq(string(body), "\x00") {
+				if part != "" && strings.Contains("SCM", part[:1]) {
+					out.WriteString("[" + part + "]")
+				}
+			}
+		}
+		if kind == 'Z' {
+			syncs--
+		}
+	}
+	return out.String()
+}

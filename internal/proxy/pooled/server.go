@@ -1,0 +1,474 @@
+package pooled
+
+import (
+	"bytes"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/pgwire/frame"
+)
+
+type exchange = frame.Exchange[*statement]
+
+type entry = frame.Entry[*statement]
+
+// server is one server connection. Its own goroutine is the only one that reads it.
+type server struct {
+	door     *Door
+	lane     *lane
+	seat     Seat
+	conn     net.Conn
+	key      *pgwire.CancelKey
+	reported []pgwire.Param
+	base     params   // of a new session, and after DISCARD ALL
+	account  *account // guarded by the door
+	gone     chan struct{}
+	in       sock
+	received atomic.Int64
+	sent     atomic.Int64
+
+	// Of the reading goroutine alone: what is left of a message that is passed on in parts, and whether the client gets it.
+	passing int
+	passOn  bool
+
+	mu sync.Mutex
+	// client is whom the connection is lent to; nil: nobody.
+	client *client
+	x      exchange
+	task   *task // a statement of our own; only while nobody has the connection, or while verifying
+	dead   bool
+	// writing: the client's goroutine sends a message, or has sent a part of one. fresh: nothing of what it sends since
+	// the connection was lent has left yet.
+	writing, fresh bool
+	// flushing: so many writes to the client are under way. settled: the reading goroutine has nothing left.
+	flushing int
+	settled  bool
+	// torn: the client has a part of a message. undelivered: it has nothing of what it was to get last.
+	torn, undelivered bool
+	leaving           bool // the client has left at an edge
+	cutoff            bool
+	fatal             bool // the server has said why it ends
+	dirty             bool // something was done that outlives a transaction
+	spent             bool // not to be lent again
+	params            params
+	statements        statements
+	rows              bool   // since the last CommandComplete
+	failed            bool   // an error came since the last ReadyForQuery
+	inject            []byte // for the client, after what was passed on
+	ended             *task
+	turns             uint64
+	seen              uint64    // turns, when limits of time were looked at last
+	since             time.Time // of that
+	used              time.Time // when it was given back last
+	cancelled         cancelled
+}
+
+func newServer(d *Door, l *lane, seat Seat, login *pgwire.Server) *server {
+	s := &server{
+		door: d, lane: l, seat: seat, conn: login.Conn, key: login.Key, reported: login.Params, gone: make(chan struct{}),
+		settled: true, base: d.tracked.of(login.Params), used: time.Now(),
+	}
+	s.in.open(login.Conn, &d.buffers, largeBuffer)
+	s.params = s.base
+	s.x.Status = 'I'
+	s.x.Drop = s.dropped
+	s.cancelled.calm.L = &s.mu
+	return s
+}
+
+// run reads the server until one of the two sides ends.
+func (s *server) run() {
+	want := 0
+	for {
+		if err := s.in.fill(want); err != nil {
+			break
+		}
+		var ok bool
+		if want, ok = s.handle(); !ok {
+			break
+		}
+	}
+	s.finish()
+}
+
+// handle uses what was read. It returns the length that the next message has to be there with; false: give up.
+func (s *server) handle() (want int, ok bool) {
+	s.mu.Lock()
+	for more := true; more; {
+		b := s.in.rest()
+		used, kept, needed, sane := s.sort(b)
+		s.in.r += used
+		want, more = needed, s.inject != nil
+		if err := s.pass(b[:kept]); err != nil || !sane || s.dead {
+			s.mu.Unlock()
+			return 0, false
+		}
+	}
+	s.settled = s.in.r == s.in.w && s.passing == 0
+	s.in.reading.Store(false)
+	t := s.ended
+	s.ended = nil
+	then := s.verify()
+	released := s.release()
+	s.mu.Unlock()
+	if t != nil {
+		t.end(t.failed)
+	}
+	if then != nil {
+		then()
+	}
+	if released {
+		s.giveBack()
+	}
+	return want, true
+}
+
+// pass writes to the client what is its, and what is to be injected after it. The server is locked, and is unlocked
+// meanwhile.
+func (s *server) pass(b []byte) error {
+	c, inject := s.client, s.inject
+	s.inject = nil
+	if c == nil || len(b)+len(inject) == 0 {
+		return nil
+	}
+	s.flushing++
+	s.mu.Unlock()
+	if inject != nil {
+		b = append(slices.Clip(b), inject...)
+	}
+	n, err := c.conn.Write(b)
+	s.received.Add(int64(n))
+	s.mu.Lock()
+	s.flushing--
+	switch {
+	case err == nil:
+		s.torn = s.passing > 0 && s.passOn
+	case n == 0 && !s.torn:
+		s.undelivered = true
+	default:
+		s.torn = true
+	}
+	return err
+}
+
+// sort goes through the messages in b, and moves those that the client is to get to its beginning. used bytes are done
+// with, kept bytes are the client's. The server is locked.
+func (s *server) sort(b []byte) (used, kept, want int, sane bool) {
+	for used < len(b) {
+		rest := b[used:]
+		if s.passing > 0 {
+			n := min(s.passing, len(rest))
+			if s.passOn {
+				kept += move(b, kept, used, n)
+			}
+			used, s.passing = used+n, s.passing-n
+			continue
+		}
+		kind, size := frame.Next(rest)
+		if size == 0 {
+			return used, kept, frame.Head, true
+		}
+		if err := frame.FromServer(kind, size); err != nil {
+			s.doubt(err)
+			return used, kept, 0, false
+		}
+		if size > len(rest) && !streams(kind, size) {
+			return used, kept, size, true
+		}
+		n := min(size, len(rest))
+		pass, err := s.receive(kind, rest[:n], n == size)
+		if err != nil {
+			s.doubt(err)
+			return used, kept, 0, false
+		}
+		if pass {
+			kept += move(b, kept, used, n)
+		}
+		used, s.passing, s.passOn = used+n, size-n, pass
+		if s.inject != nil {
+			return used, kept, 0, true
+		}
+	}
+	return used, kept, 0, true
+}
+
+func move(b []byte, to, from, n int) int {
+	if to != from {
+		copy(b[to:], b[from:from+n])
+	}
+	return n
+}
+
+// streams tells whether a message may be passed on before all of it is there.
+func streams(kind byte, size int) bool {
+	switch kind {
+	case 'D', 'd':
+		return true
+	case 'E', 'N', 'A', 'T', 't', 'V':
+		return size > largeBuffer/2
+	}
+	return false
+}
+
+func (s *server) doubt(err error) {
+	s.door.opt.Log.Warn("a server connection is given up: its messages make no sense", "server", s.seat.Server(), "error", err)
+}
+
+// receive enters one message of the server, of which m has at least the head. It tells whether the client gets it. The server
+// is locked.
+func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error) {
+	body := m[frame.Head:]
+	if kind == 'S' {
+		s.parameter(body)
+	}
+	if s.task != nil {
+		return false, s.task.receive(s, kind, body)
+	}
+	c := s.client
+	if kind == 'E' && isFatal(body) {
+		if c == nil {
+			return false, errUnasked
+		}
+		s.fatal, s.spent = true, true
+		return true, nil
+	}
+	if c == nil {
+		return false, s.alone(kind)
+	}
+	var status byte
+	if kind == 'Z' {
+		status = body[0]
+	}
+	rows, executed := s.rows, false
+	switch kind {
+	case 'E':
+		s.failed = true
+	case 'D':
+		s.rows = true
+	case 'T':
+		s.rows = s.rows || s.x.Asked() == 'Q'
+	case 'C':
+		executed, s.rows = true, false
+	}
+	e, err := s.x.Receive(kind, status)
+	if err != nil {
+		return false, err
+	}
+	if executed {
+		s.tag(body, e, rows)
+	}
+	pass = s.answered(kind, e, m)
+	if kind == 'Z' {
+		defer func() { s.turns, s.failed = s.turns+1, false }()
+		s.cancelled.calm.Broadcast()
+		if pass && s.door.opt.Mode == Statement && status != 'I' {
+			s.refuse(&pgwire.Error{Code: "08P01", Message: "transaction blocks not allowed in statement pooling mode"})
+			return false, nil
+		}
+	}
+	if s.cancelled.forwarded && pass {
+		return s.withhold(kind, m, whole)
+	}
+	return pass, nil
+}
+
+// alone judges a message while nobody has the connection.
+func (s *server) alone(kind byte) error {
+	switch kind {
+	case 'S', 'N':
+		return nil
+	}
+	return errUnasked
+}
+
+// answered does what a reply means for prepared statements, and tells whether the client gets it.
+func (s *server) answered(kind byte, e entry, m []byte) bool {
+	switch {
+	case kind == 'E':
+		if e.Note != nil && e.Note.twice {
+			s.replace(&pgwire.Error{Severity: "ERROR", Code: "42P05", Message: "prepared statement \"" + e.Note.client + "\" already exists"})
+			return false
+		}
+		return true
+	case kind == 'T' && e.Kind == 'D' && e.Note != nil:
+		e.Note.rows = true
+	case kind == '1' && e.Note != nil && !e.Note.unnamed:
+		s.statements.confirm(e.Note)
+	}
+	if e.Note != nil && !e.Swallow && (kind == '1' || e.As == '1') {
+		e.Note.made = true
+	}
+	if e.As != 0 {
+		m[0] = e.As
+	}
+	return !e.Swallow
+}
+
+// replace puts an error of our own in the place of the server's.
+func (s *server) replace(e *pgwire.Error) {
+	s.inject = pgwire.AppendErrorResponse(nil, e)
+}
+
+// refuse ends client and server with an error.
+func (s *server) refuse(e *pgwire.Error) {
+	s.replace(e)
+	s.fatal, s.dead = true, true
+}
+
+// parameter keeps what the server reports of its settings.
+func (s *server) parameter(body []byte) {
+	name, rest, ok1 := frame.Text(body)
+	value, _, ok2 := frame.Text(rest)
+	if !ok1 || !ok2 {
+		return
+	}
+	i := s.door.tracked.at(string(name))
+	if i < 0 {
+		return
+	}
+	s.params = s.door.tracked.with(s.params, i, string(value))
+	if s.client != nil && s.task == nil {
+		s.client.params = s.params
+	}
+}
+
+// isFatal looks for the severity of an ErrorResponse: V, which is never translated, or S.
+func isFatal(body []byte) bool {
+	fatal := false
+	for len(body) > 1 && body[0] != 0 {
+		value, rest, ok := frame.Text(body[1:])
+		if !ok {
+			break
+		}
+		if body[0] == 'V' || body[0] == 'S' {
+			fatal = bytes.Equal(value, []byte("FATAL")) || bytes.Equal(value, []byte("PANIC"))
+			if body[0] == 'V' {
+				return fatal
+			}
+		}
+		body = rest
+	}
+	return fatal
+}
+
+// tag looks at a CommandComplete for what outlives a transaction.
+func (s *server) tag(body []byte, e entry, rows bool) {
+	tag, _, _ := frame.Text(body)
+	switch {
+	case string(tag) == "DISCARD ALL":
+		s.dirty = false
+		s.statements.clear()
+		s.client.forget()
+	case string(tag) == "DEALLOCATE ALL":
+		s.statements.clear()
+		s.client.forget()
+	case string(tag) == "DEALLOCATE":
+		s.spent = true // one of ours, perhaps
+	case bytes.HasPrefix(tag, []byte("SELECT ")):
+		// CREATE TABLE AS and SELECT INTO have this tag too, but return no rows.
+		switch {
+		case rows && e.Note != nil:
+			e.Note.rows = true
+		case !rows && (e.Note == nil || !e.Note.rows):
+			s.dirty = true
+		}
+	case !passing(tag):
+		s.dirty = true
+	}
+}
+
+// passing tells whether what a command did ends with its transaction at the latest.
+func passing(tag []byte) bool {
+	word := tag
+	if i := bytes.IndexByte(tag, ' '); i >= 0 {
+		word = tag[:i]
+	}
+	switch string(word) {
+	case "INSERT", "UPDATE", "DELETE", "MERGE", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "FETCH", "MOVE", "COPY",
+		"SHOW", "EXPLAIN", "VACUUM", "ANALYZE", "TRUNCATE", "LOCK", "CLOSE", "NOTIFY", "CHECKPOINT", "REINDEX", "START":
+		return true
+	}
+	return string(tag) == "PREPARE TRANSACTION"
+}
+
+// finish is the end of the connection: nobody gets anything of it any more.
+func (s *server) finish() {
+	s.mu.Lock()
+	s.dead = true
+	c, t := s.client, s.task
+	s.client, s.task = nil, nil
+	fate := s.x.Fate()
+	if s.undelivered {
+		fate = frame.Unknown
+	}
+	// The client's goroutine, which is about to learn that nothing could be sent, decides by itself.
+	undecided := c != nil && s.fresh && s.writing && !s.undelivered && !s.torn
+	ends := c != nil && !undecided && (fate != frame.Nothing || s.fatal || s.door.opt.Mode == Session || s.torn)
+	if ends {
+		c.doomed.Store(true)
+	}
+	s.cancelled.calm.Broadcast()
+	s.mu.Unlock()
+	s.conn.Close()
+	s.in.release()
+	d := s.door
+	d.mu.Lock()
+	delete(d.servers, s)
+	d.book.Closed(s.account, time.Now())
+	d.carry()
+	d.mu.Unlock()
+	s.seat.Leave(s.sent.Load(), s.received.Load())
+	close(s.gone)
+	if t != nil {
+		t.end(errGone)
+	}
+	switch {
+	case ends && !s.fatal && !s.torn:
+		c.lastWords(lost(fate))
+		c.conn.Close()
+	case ends:
+		c.conn.Close()
+	case c != nil && !undecided && s.cutoff:
+		c.conn.SetWriteDeadline(time.Time{})
+	}
+}
+
+// lost is what a client is told whose server connection has broken off.
+func lost(fate frame.Fate) *pgwire.Error {
+	switch fate {
+	case frame.Unknown:
+		return &pgwire.Error{Code: "08007", Message: "the connection to the server was lost while a transaction may have been committed",
+			Hint: "Whether it was committed is not known. Look before you try again."}
+	case frame.Lost:
+		return &pgwire.Error{Code: "08006", Message: "the connection to the server was lost, and with it the open transaction, which was not committed"}
+	}
+	return &pgwire.Error{Code: "08006", Message: "the connection to the server was lost, and with it the session"}
+}
+
+// cut ends the connection from outside, at once.
+func (s *server) cut() {
+	s.mu.Lock()
+	s.cutoff = true
+	if c := s.client; c != nil {
+		c.conn.SetWriteDeadline(time.Now().Add(farewell))
+	}
+	s.mu.Unlock()
+	s.conn.Close()
+}
+
+// farewell is how long the last bytes to somebody may take.
+const farewell = 200 * time.Millisecond
+
+// dismiss ends a connection that nobody has.
+func (s *server) dismiss() {
+	s.mu.Lock()
+	s.dead = true
+	s.mu.Unlock()
+	s.conn.SetWriteDeadline(time.Now().Add(farewell))
+	_, _ = s.conn.Write(frame.Append(nil, 'X')) // for the server's log; if it is gone already, it does not matter
+	s.conn.Close()
+}
