@@ -4,7 +4,8 @@
 // It guarantees:
 //   - A connection is lent to one waiter at a time, and to nobody once it is retired or being closed.
 //   - No pool, database or user has more connections than its limits allow; those being opened and closed count.
-//   - Waiters are served in the order in which they came, and none waits while its pool has a connection to lend.
+//   - Waiters are served in the order in which they came, and none waits while its pool has a connection to lend, unless
+//     all are held.
 //   - Each waiter gets exactly one of: a connection, a failure, nothing because it left.
 //
 // It leaves to the caller to serialize the calls, to carry out each Step, and to say what came of it.

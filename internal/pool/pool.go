@@ -97,6 +97,7 @@ type Book[S, W any] struct {
 	databases map[string]*count
 	users     map[string]*count
 	steps     []Step[S, W]
+	held      bool
 }
 
 // New makes an empty book.
@@ -138,7 +139,7 @@ func (b *Book[S, W]) Steps() []Step[S, W] {
 
 // Checkout lends a connection at once, or makes w wait: then a step lends it one or fails it.
 func (b *Book[S, W]) Checkout(p *Pool[S, W], w *Waiter[S, W], now time.Time) *Conn[S, W] {
-	if n := len(p.idle); n > 0 && p.first == nil {
+	if n := len(p.idle); n > 0 && p.first == nil && !b.held {
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
 		b.lend(c, now)
@@ -160,6 +161,22 @@ func (b *Book[S, W]) lend(c *Conn[S, W], now time.Time) {
 	c.state, c.since = lent, now
 	c.pool.lent++
 	c.pool.total++
+}
+
+// Hold lends nothing until Resume: who comes waits, and what is returned stays idle.
+func (b *Book[S, W]) Hold() { b.held = true }
+
+// Resume lends again, first to those who have waited.
+func (b *Book[S, W]) Resume(now time.Time) {
+	b.held = false
+	for _, p := range b.order {
+		for p.first != nil && len(p.idle) > 0 {
+			c := p.idle[len(p.idle)-1]
+			p.idle = p.idle[:len(p.idle)-1]
+			b.offer(c, now)
+		}
+	}
+	b.planAll(now)
 }
 
 // Leave ends a wait. False: w does not wait any more, and a step for it was or will be handed out.
@@ -203,7 +220,7 @@ func (b *Book[S, W]) Return(c *Conn[S, W], now time.Time) {
 // offer gives a connection that nobody has to the first waiter, or keeps it.
 func (b *Book[S, W]) offer(c *Conn[S, W], now time.Time) {
 	p := c.pool
-	if w := p.first; w != nil {
+	if w := p.first; w != nil && !b.held {
 		p.unlink(w)
 		b.lend(c, now)
 		b.steps = append(b.steps, Step[S, W]{Do: Lend, Pool: p, Conn: c, Waiter: w})
@@ -299,6 +316,9 @@ func (p *Pool[S, W]) conns() int { return len(p.idle) + p.lent + p.closing + p.o
 
 // plan opens as many connections as there are waiters without one under way, within the limits.
 func (b *Book[S, W]) plan(p *Pool[S, W], now time.Time) {
+	if b.held {
+		return
+	}
 	for p.waiting > p.opening && b.mayOpen(p, now) {
 		b.open(p)
 	}

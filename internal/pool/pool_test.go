@@ -71,7 +71,7 @@ func (d *desk) steps() {
 
 // give checks that the connection is free and in use, and the waiter the first of its pool.
 func (d *desk) give(c *conn, w *waiter) {
-	if _, has := d.lent[c]; has || d.retired[c] || slices.Contains(d.closing, c) {
+	if _, has := d.lent[c]; has || d.retired[c] || slices.Contains(d.closing, c) || d.b.held {
 		d.t.Fatal("a connection is lent that is not to be lent")
 	}
 	for _, other := range d.waiters {
@@ -103,10 +103,10 @@ func (d *desk) check() {
 		if all > p.settings.Size+p.settings.Reserve {
 			d.t.Fatalf("%v has %+v, more than its size %+v", p.Key, c, p.settings)
 		}
-		if c.Waiting > 0 && c.Idle > 0 {
+		if c.Waiting > 0 && c.Idle > 0 && !d.b.held {
 			d.t.Fatalf("%v: somebody waits beside an idle connection", p.Key)
 		}
-		if c.Waiting > 0 && c.Opening == 0 && all < p.settings.Size && !p.shared() && !d.now.Before(p.resting) {
+		if c.Waiting > 0 && !d.b.held && c.Opening == 0 && all < p.settings.Size && !p.shared() && !d.now.Before(p.resting) {
 			d.t.Fatalf("%v: somebody waits, and nothing is opened: %+v", p.Key, c)
 		}
 		databases[p.Key.Database] += all
@@ -199,6 +199,8 @@ func (d *desk) actions() map[string]func(*rapid.T) {
 				d.b.Retire(c, d.now)
 			}
 		},
+		"hold":   func(*rapid.T) { d.b.Hold() },
+		"resume": func(*rapid.T) { d.b.Resume(d.now) },
 		"time": func(t *rapid.T) {
 			d.now = d.now.Add(time.Duration(rapid.IntRange(1, 15).Draw(t, "seconds")) * time.Second)
 			d.b.Tick(d.now, errors.New("query_wait_timeout"))
