@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"time"
 
+	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/dcs"
 )
 
@@ -25,6 +27,9 @@ type follower struct {
 	checker *checker
 	log     *slog.Logger
 	seen    *picture
+	// holding begins a hold, or with the zero time ends it; held is the revision of the one that was begun last.
+	holding func(until time.Time)
+	held    int64
 
 	answers chan answer
 	asked   candidate          // whom the running check asks
@@ -79,6 +84,7 @@ func (f *follower) sighted(ctx context.Context, s sighting) {
 func (f *follower) see(ctx context.Context, p picture) {
 	f.seen = &p
 	f.book.want(hostsOf(p))
+	f.hold(p.hold)
 	cut := f.board.show(p, f.addressesOf(p))
 	for _, s := range cut {
 		s.reset()
@@ -89,6 +95,24 @@ func (f *follower) see(ctx context.Context, p picture) {
 	}
 	if len(cut) > 0 {
 		f.log.Info("sessions of a former leadership or of a server that is no replica any more were reset", "sessions", len(cut))
+	}
+}
+
+// longestHold bounds a hold, whatever the leader has asked for.
+const longestHold = 2 * time.Minute
+
+// hold follows what the leader asks for. Its time runs from when it was first seen, by this host's clock.
+func (f *follower) hold(h *cluster.Hold) {
+	switch {
+	case f.holding == nil:
+	case h == nil && f.held != 0:
+		f.held = 0
+		f.holding(time.Time{})
+	case h != nil && h.ModRev != f.held:
+		f.held = h.ModRev
+		length := min(time.Duration(h.Seconds*float64(time.Second)), longestHold)
+		f.log.Info("the leader is about to hand over: new transactions are held", "for", length)
+		f.holding(time.Now().Add(length))
 	}
 }
 

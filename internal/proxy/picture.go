@@ -43,7 +43,8 @@ type picture struct {
 	// ready tells whether the leadership has come so far that its holder may be asked; unready says why not.
 	ready   bool
 	unready string
-	servers []server // sorted by name
+	hold    *cluster.Hold // asked for by the leader; nil: none
+	servers []server      // sorted by name
 }
 
 func (p picture) find(name string) (server, bool) {
@@ -66,6 +67,9 @@ func depict(s cluster.Snapshot) picture {
 				p.ready, p.unready = false, fmt.Sprintf("term %d is %s, not yet promoted", s.Term.Number, s.Term.State)
 			}
 		}
+	}
+	if h := s.Hold; h != nil && p.leader != nil && h.Term == p.leader.term {
+		p.hold = h
 	}
 	for _, m := range s.Members {
 		refused := ""

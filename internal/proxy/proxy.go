@@ -53,6 +53,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{opt: o, board: newBoard(time.Now()), book: newBook(systemLookup), config: *o.Config}
 	p.checker = &checker{client: p.book.through(o.HTTP), scope: o.Scope}
 	p.follow = newFollower(p.board, p.book, p.checker, o.Log)
+	p.follow.holding = p.hold
 	for _, c := range o.Config.Listeners {
 		if err := p.add(c); err != nil {
 			p.Close()
@@ -115,6 +116,21 @@ func (p *Proxy) begin(ctx context.Context) {
 	}
 	if p.page != nil {
 		p.page.start()
+	}
+}
+
+// hold has the pooled listeners that lead to the primary begin no transactions until then; the zero time: go on.
+func (p *Proxy) hold(until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.listeners {
+		switch {
+		case l.door == nil || l.ledger.rule.replica:
+		case until.IsZero():
+			l.door.Resume()
+		default:
+			l.door.Hold(until)
+		}
 	}
 }
 

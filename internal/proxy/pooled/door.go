@@ -68,6 +68,7 @@ type Door struct {
 
 	mu      sync.Mutex
 	closed  bool
+	held    time.Time // no transactions begin before; zero: they do
 	book    *pool.Book[*server, *client]
 	lanes   map[pool.Key]*lane
 	clients map[uint32]*client // by the PID of their cancel keys
@@ -256,6 +257,7 @@ func (d *Door) turn(now time.Time) {
 	if why != "" && d.opt.HoldTimeout > 0 {
 		d.book.Expire(d.opt.HoldTimeout, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", d.opt.HoldTimeout, why)})
 	}
+	d.outstayed(now)
 	d.book.Tick(now, &pgwire.Error{Code: "08P01", Message: "query_wait_timeout"})
 	// What was idle when its admission ended is of no use any more.
 	d.book.Each(func(a *account) {
