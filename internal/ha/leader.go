@@ -116,7 +116,7 @@ func crashHandover(v View, m *Memory) (Decision, bool) {
 	}
 	best, ok := mostAdvanced(v)
 	if !ok {
-		return Decision{}, false
+		return askAgain(v, code, c)
 	}
 	what := fmt.Sprintf("PostgreSQL on %s ended by itself: %s", v.Me.Name, c.Text)
 	if code != CauseCrash {
@@ -137,6 +137,21 @@ func crashHandover(v View, m *Memory) (Decision, bool) {
 // movedLately tells that leadership has moved for a fault so short a time ago that it must not do so again.
 func movedLately(v View, m *Memory) bool {
 	return m.LastCrashHandover != 0 && v.Now.Sub(m.LastCrashHandover) < v.Policy.CrashHandovers // guard: moved-lately@2
+}
+
+// fleeFor is how long a standby that had room is asked again after the server was ended for it to take over; one that is started on
+// a full disk may come neither up nor down.
+const fleeFor = 30 * time.Second
+
+// askAgain asks the standbys once more where the server was ended because of a full disk, and nobody could be found at once.
+func askAgain(v View, code string, c *Crash) (Decision, bool) {
+	if code != CauseDiskFull || !v.Server.Room.Full() || v.Now.Sub(c.At) >= fleeFor { // guard: flee-again@1,2,3
+		return Decision{}, false
+	}
+	if v.Now.Sub(v.Survey.At) < time.Second {
+		return again(wait(v, ReasonCrashAsk, "the disk is full (%s), and no synchronous standby that has room has answered yet", v.Server.Room), time.Second), true
+	}
+	return act(Action{Kind: Ask}, ReasonCrashAsk, "asking the synchronous standbys once more how far they are"), true
 }
 
 // mostAdvanced picks, among the surveyed standbys of /sync, the one with the most WAL. In priority mode every recorded
