@@ -36,10 +36,11 @@ func (a *Agent) recallDynamic() {
 	a.keeper.timing(d.TTL, d.LoopWait)
 }
 
-// keepDynamic writes the configuration that was read into the data directory, beside the loop.
+// keepDynamic writes the configuration that was read into the data directory, beside the loop; not while an action may be
+// replacing that.
 func (a *Agent) keepDynamic(ctx context.Context) {
 	raw := a.st.inForce
-	if raw == nil || !a.st.known || a.st.seen.disk.Kind != postgres.DiskData || bytes.Equal(raw, a.keep.kept) || a.keep.writing.Swap(true) {
+	if raw == nil || !a.st.known || a.st.task != nil || a.st.seen.disk.Kind != postgres.DiskData || bytes.Equal(raw, a.keep.kept) || a.keep.writing.Swap(true) {
 		return
 	}
 	a.keep.kept = raw

@@ -149,7 +149,7 @@ type Memory struct {
 	StuckStarts int             `json:"stuck_starts,omitempty"`
 	// Down is since when a leader's server is known to take no writes.
 	Down cluster.Instant `json:"down,omitempty"`
-	// GaveUp is when this member gave the leader key up because its server did not start.
+	// GaveUp is when this member gave the leader key up because of primary_start_timeout.
 	GaveUp cluster.Instant `json:"gave_up,omitempty"`
 	// RaceWAL is how far this standby's WAL was when it last moved while there was no leader, RaceMoved when that was.
 	RaceWAL   cluster.LSN     `json:"race_wal,omitempty"`

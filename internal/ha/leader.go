@@ -78,7 +78,6 @@ func leadWithoutServer(v View, m *Memory) Decision {
 		}
 	}
 	if m.StartFailures >= maxStartFailures { // guard: start-in-place-failures
-		m.GaveUp = v.Now
 		return act(Action{Kind: Release, Cause: startFailure(v)}, ReasonStartFailed,
 			"removed leader key after trying and failing to start postgres")
 	}

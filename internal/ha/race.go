@@ -14,7 +14,7 @@ const surveyAge = 5 * time.Second
 // candidateGrace is how long the others leave the leader key to the member that an operator asked for.
 const candidateGrace = 5 * time.Second
 
-// gaveUpPause is how long a member that gave the leader key up because its server did not start leaves the race to others:
+// gaveUpPause is how long a member that gave the leader key up because of primary_start_timeout leaves the race to others:
 // started at once it would often win, since it has the most WAL, and nothing would have been gained (Patroni: 2 s).
 const gaveUpPause = 3 * time.Second
 
@@ -29,7 +29,7 @@ func raceRules(v View, m *Memory) (Decision, bool) {
 	case m.mustWait(v):
 		return wait(v, ReasonWaitLeader, "waiting a moment after a failure"), true
 	case v.Server.Process == ProcessDown && m.GaveUp != 0 && v.Now.Sub(m.GaveUp) < gaveUpPause:
-		return again(wait(v, ReasonWaitLeader, "leaving the leader key to the others for a moment, since the server here did not start"), 500*time.Millisecond), true
+		return again(wait(v, ReasonWaitLeader, "leaving the leader key to the others for a moment, since the server here was down for too long"), 500*time.Millisecond), true
 	case hung(v): // guard: race-hung
 		return endHung(v, m), true
 	case v.Server.Process == ProcessDown:
