@@ -78,10 +78,14 @@ func pgbenchClient(t *testing.T, f *front) {
 func pgxClient(t *testing.T, f *front) {
 	ctx := pgtest.Context(t)
 	var conns []*pgx.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close(ctx)
+		}
+	}()
 	for range 6 {
 		c, err := pgx.Connect(ctx, f.url(""))
 		pgtest.Must(t, err)
-		defer c.Close(ctx)
 		conns = append(conns, c)
 	}
 	_, err := conns[0].Exec(ctx, "create table pgx_t (n int, s text)")
@@ -202,7 +206,7 @@ func pqCopy(ctx context.Context, t *testing.T, db *sql.DB) {
 	tx, err := db.BeginTx(ctx, nil)
 	pgtest.Must(t, err)
 	defer tx.Rollback()
-	in, err := tx.PrepareContext(ctx, pq.CopyIn("pq_t", "n", "s"))
+	in, err := tx.PrepareContext(ctx, "copy pq_t (n, s) from stdin")
 	pgtest.Must(t, err)
 	for n := range 1000 {
 		_, err := in.ExecContext(ctx, n, "x")

@@ -25,13 +25,15 @@ func TestWhatPgbenchSays(t *testing.T) {
 	}
 }
 
-// TestWarmUp: what is reported before the warm-up has ended does not count.
-func TestWarmUp(t *testing.T) {
-	w := watch{warmup: 2}
-	w.read(strings.NewReader("progress: 1.0 s, 9.0 tps, lat\nprogress: 2.0 s, 9.0 tps, lat\nprogress: 3.0 s, 100.0 tps, lat\npgbench: error: x\nprogress: 4.5 s, 200.0 tps, lat\n"))
+// TestWhatCounts: neither logins nor the warm-up do, nor what comes after the run was ended.
+func TestWhatCounts(t *testing.T) {
+	ended := 0
+	w := watch{warmup: 2, seconds: 3, enough: func() { ended++ }}
+	w.read(strings.NewReader("progress: 17.4 s, 0.0 tps, lat\nprogress: 18.4 s, 9.0 tps, lat\nprogress: 19.4 s, 9.0 tps, lat\n" +
+		"progress: 20.4 s, 100.0 tps, lat\npgbench: error: x\nprogress: 22.4 s, 200.0 tps, lat\nprogress: 23.4 s, 9.0 tps, lat\n"))
 	s, err := w.sample([]float64{3, 1, 2})
-	if err != nil || s.TPS != 400/2.5 || s.P50 != 2 || w.complaint == "" {
-		t.Errorf("%+v, %v, %q", s, err, w.complaint)
+	if err != nil || s.TPS < 166.6 || s.TPS > 166.7 || s.P50 != 2 || w.complaint == "" || ended != 1 {
+		t.Errorf("%+v, %v, %q, ended %d times", s, err, w.complaint, ended)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -23,9 +24,17 @@ func (w *world) command(ctx context.Context, port int, arguments ...string) *exe
 	return cmd
 }
 
-// pgbench runs one cell once. What counts is between the report of progress that ends the warm-up and the last one: so neither logins
-// nor the first touch of anything count.
+// patience is how long the logins of one run may take.
+const patience = 3 * time.Minute
+
+// pgbench runs one cell once. What counts is between the report of progress that ends the warm-up and the last one: so
+// neither logins nor the first touch of anything count.
+//
+// The time that -T gives pgbench includes its logins, which can take longer than the measurement. So it gets time enough,
+// and its alarm (SIGALRM, by which it ends a run in good order) from here.
 func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience+time.Duration(w.o.warmup+w.o.seconds)*time.Second)
+	defer cancel()
 	v := w.variants[slices.IndexFunc(w.variants, func(v *variant) bool { return v.name == c.Variant })]
 	dir, err := os.MkdirTemp(w.dir, "run-")
 	if err != nil {
@@ -37,7 +46,7 @@ func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
 		script, rate = "tpcb-like", "1"
 	}
 	cmd := w.command(ctx, v.port, "-n", "-b", script, "-M", c.Protocol, "-c", strconv.Itoa(c.Clients), "-j", strconv.Itoa(threads(c)),
-		"-T", strconv.Itoa(w.o.warmup+w.o.seconds), "-P", "1", "-l", "--log-prefix", filepath.Join(dir, "log"), "--sampling-rate", rate)
+		"-T", "3600", "-P", "1", "-l", "--log-prefix", filepath.Join(dir, "log"), "--sampling-rate", rate)
 	said, err := cmd.StderrPipe()
 	if err != nil {
 		return sample{}, err
@@ -45,7 +54,7 @@ func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
 	if err := cmd.Start(); err != nil {
 		return sample{}, err
 	}
-	watched := watch{middle: v.middle, warmup: float64(w.o.warmup)}
+	watched := watch{middle: v.middle, warmup: float64(w.o.warmup), seconds: float64(w.o.seconds), enough: func() { _ = cmd.Process.Signal(syscall.SIGALRM) }}
 	watched.read(said)
 	if err := cmd.Wait(); err != nil {
 		return sample{}, fmt.Errorf("pgbench: %w: %s", err, cmp.Or(watched.complaint, "no reason is told"))
@@ -70,7 +79,11 @@ func threads(c *cell) int {
 type watch struct {
 	middle    *process
 	warmup    float64
-	last      float64 // seconds, of the last report
+	seconds   float64
+	enough    func() // ends the run
+	begun     bool
+	first     float64 // seconds, of the first report: until then clients logged in
+	last      float64 // of the last one
 	from, to  time.Time
 	begin     usage
 	end       usage
@@ -93,18 +106,32 @@ func (w *watch) read(said io.Reader) {
 		}
 		now, err := w.middle.used()
 		w.err = errors.Join(w.err, err)
-		if w.from.IsZero() {
-			if at >= w.warmup-0.5 {
-				w.from, w.begin = time.Now(), now
-			}
-		} else {
-			w.to, w.end = time.Now(), now
-			w.done += tps * (at - w.last)
-			w.measured += at - w.last
-		}
-		w.last = at
+		w.report(at, tps, now)
 	}
 	_, _ = io.Copy(io.Discard, said) // a line too long for the scanner: it is not to block pgbench
+}
+
+// slack is how much early a report may come.
+const slack = 0.2
+
+// report takes one report, and what the process in the middle has used until then.
+func (w *watch) report(at, tps float64, now usage) {
+	if !w.begun {
+		w.begun, w.first = true, at
+	}
+	switch {
+	case !w.from.IsZero() && w.measured >= w.seconds-slack: // it is about to end
+	case !w.from.IsZero():
+		w.to, w.end = time.Now(), now
+		w.done += tps * (at - w.last)
+		w.measured += at - w.last
+		if w.measured >= w.seconds-slack {
+			w.enough()
+		}
+	case at-w.first >= w.warmup-slack:
+		w.from, w.begin = time.Now(), now
+	}
+	w.last = at
 }
 
 // parseProgress reads a report of -P.

@@ -42,6 +42,6 @@ func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) 
 	if err != nil {
 		return pgwire.Secret{}, err
 	}
-	defer server.Terminate()
+	defer func() { _ = server.Terminate() }() // a good-bye
 	return pgwire.QuerySecret(ctx, server, a.query, user)
 }

@@ -34,17 +34,17 @@ func pooledSettings(mode string) *config.Proxy {
 	return c
 }
 
-// real is a real server with a REST API that says what the test says.
-type real struct {
+// member is a real server with a REST API that says what the test says.
+type member struct {
 	name string
 	o    postgres.Options
 	api  *httptest.Server
 	ok   atomic.Bool
 }
 
-func newReal(t *testing.T, name string) *real {
+func newReal(t *testing.T, name string) *member {
 	t.Helper()
-	r := &real{name: name, o: pgtest.Options(t, name)}
+	r := &member{name: name, o: pgtest.Options(t, name)}
 	r.o.InitDB = append(r.o.InitDB, "--auth=trust")
 	i := pgtest.New(t, r.o)
 	ctx := pgtest.Context(t)
@@ -66,7 +66,7 @@ func newReal(t *testing.T, name string) *real {
 	return r
 }
 
-func (r *real) leads(term uint64, all ...*real) cluster.Snapshot {
+func (r *member) leads(term uint64, all ...*member) cluster.Snapshot {
 	s := cluster.Snapshot{
 		Leader: &cluster.Leader{Name: r.name, CreateRev: 10, ModRev: int64(10 * term)},
 		Term:   &cluster.Term{Number: term, Holder: r.name, State: cluster.TermPromoted, ModRev: int64(10*term) + 1},

@@ -55,7 +55,8 @@ func acceptOptions(a config.ProxyAuth, t config.TLS, cluster pooled.Cluster, ser
 	if o.TLS, err = clientTLS(a, t); err != nil {
 		return o, err
 	}
-	return o, o.Validate()
+	err = o.Validate()
+	return o, err
 }
 
 // secrets are those of the file, then those that the server knows.

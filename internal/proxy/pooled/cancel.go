@@ -171,7 +171,7 @@ func (d *Door) waitsForStandby(ctx context.Context, s *server) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("ask whether it waits for a standby: %w", err)
 	}
-	defer login.Terminate()
+	defer func() { _ = login.Terminate() }() // a good-bye
 	login.Conn.SetDeadline(time.Now().Add(d.patience()))
 	got, err := ask(login.Conn, fmt.Sprintf("SELECT coalesce(pg_catalog.max(wait_event), '') FROM pg_catalog.pg_stat_activity WHERE pid = %d", s.key.PID))
 	if err != nil {

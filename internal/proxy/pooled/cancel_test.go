@@ -54,11 +54,22 @@ func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
 			exec(t, direct, "ALTER ROLE postgres SET client_min_messages = 'error'")
 			standby("nobody")
 			got := make(chan error, 1)
-			go func() {
+			commit := func() {
 				_, err := cl.PgConn().Exec(context.Background(), c.sql).ReadAll()
 				got <- err
-			}()
-			waitEvent(t, direct, "SyncRep")
+			}
+			go commit()
+			pgtest.Eventually(t, "a commit waits", func() error {
+				select {
+				case <-got: // the checkpointer, which lets backends wait, has not read the names yet
+					go commit()
+				default:
+				}
+				if n := text(t, direct, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"); n == "0" {
+					return errors.New("none does")
+				}
+				return nil
+			})
 			for range 3 {
 				pgtest.Must(t, cl.PgConn().CancelRequest(context.Background()))
 			}

@@ -156,7 +156,7 @@ func (c *client) lastWords(why error) {
 	}
 	told := *e
 	told.Severity = "FATAL"
-	c.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = c.conn.Write(pgwire.AppendErrorResponse(nil, &told)) // who is not there needs no words
 }
 
@@ -394,11 +394,11 @@ func (c *client) without(s *server, unsent, said bool, fate frame.Fate) error {
 	case said: // by the server itself, and passed on
 		return io.EOF
 	case unsent:
-		c.conn.SetWriteDeadline(time.Time{})
+		_ = c.conn.SetWriteDeadline(time.Time{})
 		return errUnsent
 	case fate == frame.Nothing && c.door.opt.Mode != Session:
 		// All was answered already.
-		c.conn.SetWriteDeadline(time.Time{})
+		_ = c.conn.SetWriteDeadline(time.Time{})
 		return nil
 	}
 	return lost(fate)

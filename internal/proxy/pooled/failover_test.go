@@ -263,6 +263,13 @@ func TestKilledBackendsAndPostmaster(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	cancel()
 	writers.Wait()
+	h.compare(outcome)
+}
+
+// compare holds what writers were told, by value, against the table.
+func (h *house) compare(outcome map[string]string) {
+	t := h.t
+	t.Helper()
 	c := h.connect()
 	rows, err := c.Query(context.Background(), "SELECT v FROM k")
 	pgtest.Must(t, err)

@@ -93,7 +93,7 @@ func play(r *raw, batch string) string {
 			out.WriteString("[" + strings.Trim(string(body), "\x00\x01") + "]")
 		case 'E':
 			for part := range strings.SplitSeq(string(body), "\x00") {
-				if part != "" && strings.Contains("SCM", part[:1]) {
+				if part != "" && (part[0] == 'S' || part[0] == 'C' || part[0] == 'M') {
 					out.WriteString("[" + part + "]")
 				}
 			}

@@ -433,7 +433,7 @@ func (s *server) finish() {
 	case ends:
 		c.conn.Close()
 	case c != nil && !undecided && s.cutoff:
-		c.conn.SetWriteDeadline(time.Time{})
+		_ = c.conn.SetWriteDeadline(time.Time{})
 	}
 }
 
@@ -454,7 +454,7 @@ func (s *server) cut() {
 	s.mu.Lock()
 	s.cutoff = true
 	if c := s.client; c != nil {
-		c.conn.SetWriteDeadline(time.Now().Add(farewell))
+		_ = c.conn.SetWriteDeadline(time.Now().Add(farewell))
 	}
 	s.mu.Unlock()
 	s.conn.Close()
@@ -468,7 +468,7 @@ func (s *server) dismiss() {
 	s.mu.Lock()
 	s.dead = true
 	s.mu.Unlock()
-	s.conn.SetWriteDeadline(time.Now().Add(farewell))
+	_ = s.conn.SetWriteDeadline(time.Now().Add(farewell))
 	_, _ = s.conn.Write(frame.Append(nil, 'X')) // for the server's log; if it is gone already, it does not matter
 	s.conn.Close()
 }

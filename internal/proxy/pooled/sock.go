@@ -120,9 +120,9 @@ func (s *sock) attempt(fd uintptr) bool {
 	for {
 		n, err := unix.Read(int(fd), s.buf[s.w:])
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			s.reading.Store(false)
 			if s.r == s.w {
 				s.release()
