@@ -16,7 +16,7 @@ func TestDynamicConfigurationIsKept(t *testing.T) {
 	s := w.await("two members", whole(2))
 	keeps := func(name, text string) {
 		t.Helper()
-		path := filepath.Join(w.dir, name, "patroni.dynamic.json")
+		path := filepath.Join(w.members[name].node.Postgres.DataDir, "patroni.dynamic.json")
 		pgtest.Eventually(t, path+" has "+text, func() error {
 			b, err := os.ReadFile(path)
 			if err == nil && !strings.Contains(string(b), text) {
