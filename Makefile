@@ -135,6 +135,12 @@ mixed: ## hand leadership over between Patroni, 3 and 4, and Haven, each ordered
 	HAVEN_PATRONI4=$$(scripts/patroni4.sh) HAVEN_E2E_BINARY=$(CURDIR)/bin/haven HAVEN_MIXED_ROUNDS=$(or $(ROUNDS),3) HAVEN_MIXED_PAGE=$(CURDIR)/docs/bench/mixed.md \
 		go test -count=1 -timeout 1h -v ./e2e -run 'TestMixedCluster'
 
+.PHONY: pooled
+pooled: ## run 200 pooled clients through ROUNDS (20) switchovers and as many kills of the primary
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory bin/haven
+	HAVEN_E2E_BINARY=$(CURDIR)/bin/haven HAVEN_POOLED_ROUNDS=$(or $(ROUNDS),20) go test -count=1 -timeout 1h -v ./e2e -run 'TestPooledClients'
+
 .PHONY: facts
 facts: ## measure RUNS (10) times what the engine takes for granted about PostgreSQL, into docs/bench
 	@scripts/deps.sh test

@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/check"
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/drill"
+	"github.com/jackc/pgx/v5"
+)
+
+// pooledRounds names the variable that says how many switchovers and how many kills there are (2 of each).
+const pooledRounds = "HAVEN_POOLED_ROUNDS"
+
+// Clients of TestPooledClients: those that write and read, and those that do nothing between two events.
+const (
+	busyClients = 200
+	idleClients = 20
+)
+
+// transactionMode has the proxy to the primary lend server connections by transaction, to the demo's own user.
+func transactionMode(dir, text string) string {
+	line, err := os.ReadFile(filepath.Join(dir, "secrets", "pgpass"))
+	if err != nil {
+		panic(err)
+	}
+	first, _, _ := strings.Cut(string(line), "\n")
+	users := filepath.Join(dir, "secrets", "users.txt")
+	if err := os.WriteFile(users, []byte(fmt.Sprintf("\"demo\" %q\n", first[strings.LastIndexByte(first, ':')+1:])), 0o600); err != nil {
+		panic(err)
+	}
+	text = strings.Replace(text, ", target: primary}", fmt.Sprintf(", target: primary, mode: transaction, pool: {default_pool_size: 20, max_client_conn: %d}}", 2*(busyClients+idleClients)), 1)
+	return strings.Replace(text, "      address: 127.0.0.1\n", fmt.Sprintf("      address: 127.0.0.1\n      auth_file: %q\n", users), 1)
+}
+
+// TestPooledClients runs 200 clients through the transaction mode while leadership is handed over and the primary's server is killed,
+// again and again. Clients that are idle see no error, nobody is told that a server is read-only, and nothing is lost or there twice.
+func TestPooledClients(t *testing.T) {
+	rounds := 2
+	if text := os.Getenv(pooledRounds); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			t.Fatalf("%s=%s is no number of rounds", pooledRounds, text)
+		}
+		rounds = n
+	}
+	c := prepareCluster(t, 3, "quorum", transactionMode)
+	for _, n := range c.plan.Nodes {
+		c.start(n)
+	}
+	ready := func(s cluster.Snapshot) bool { return c.synchronous(s) && len(s.Sync.Standbys) == 2 }
+	c.await("voters", ready)
+	idle := c.idleClients(idleClients)
+	load, err := drill.Begin(context.Background(), drill.Load{
+		Routes: map[string]string{"proxy": c.plan.DSN(c.plan.Write)}, Schema: "pooled", Timeout: 30 * time.Second, Pause: 50 * time.Millisecond,
+		Clients: drill.Mix{Ledger: busyClients - 20, Transfers: 10, Readers: 10},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(name, target string, do func()) {
+		t.Helper()
+		if err := load.AwaitWrites(t.Context(), 1000, awaitFor); err != nil {
+			t.Fatal(err)
+		}
+		f := check.Fault{Name: name, Target: target, Begin: load.Now()}
+		do()
+		idle.ask(name)
+		c.await("all follow", ready)
+		f.End = load.Now()
+		load.Mark(f)
+	}
+	for range rounds {
+		s := c.await("all follow", ready)
+		event("switchover", s.Leader.Name, func() {
+			if out, err := c.haven("switchover", "--yes"); err != nil {
+				t.Fatalf("switchover: %v\n%s", err, out)
+			}
+		})
+		s = c.await("all follow", ready)
+		event("postmaster killed", s.Leader.Name, func() {
+			if err := syscall.Kill(c.postmaster(s.Leader.Name), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	r := c.judge(load)
+	if w, _ := r.Find(check.AnyWrite, "proxy"); w.Errors["25006"] > 0 {
+		t.Errorf("%d writes were told that the server is read-only", w.Errors["25006"])
+	}
+	if idle.errors > 0 {
+		t.Errorf("%d of %d statements of idle clients failed", idle.errors, idle.asked)
+	}
+	t.Logf("%d statements of idle clients, %d errors", idle.asked, idle.errors)
+}
+
+// idlers are clients that ask for something after each event, on the connection that they have had all the time.
+type idlers struct {
+	t             *testing.T
+	conns         []*pgx.Conn
+	asked, errors int
+}
+
+func (c *testCluster) idleClients(n int) *idlers {
+	c.t.Helper()
+	i := &idlers{t: c.t}
+	for range n {
+		conn, err := pgx.Connect(context.Background(), c.plan.DSN(c.plan.Write))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.t.Cleanup(func() { conn.Close(context.Background()) })
+		i.conns = append(i.conns, conn)
+	}
+	i.ask("the start")
+	return i
+}
+
+func (i *idlers) ask(after string) {
+	i.t.Helper()
+	for n, conn := range i.conns {
+		ctx, cancel := context.WithTimeout(context.Background(), awaitFor)
+		var got int
+		err := conn.QueryRow(ctx, "SELECT $1::int", n).Scan(&got)
+		cancel()
+		if i.asked++; err != nil || got != n {
+			i.errors++
+			i.t.Errorf("an idle client after %s: %d, %v", after, got, err)
+		}
+	}
+}
