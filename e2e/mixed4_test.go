@@ -24,18 +24,7 @@ func TestMixedClusterWithPatroni4(t *testing.T) {
 	if err := os.CopyFS(m.patroni4, os.DirFS(folder)); err != nil {
 		t.Fatal(err)
 	}
-	m.run("p1", withPatroni4)
-	m.await("Patroni leads", m.led("p1", 0))
-	m.run("p2", withPatroni4)
-	m.await("a Patroni follows", m.led("p1", 1))
-	m.run("h3", withHaven)
-	m.await("a Haven follows", m.settled)
-
-	t.Run("both answer alike", func(t *testing.T) {
-		m.t = t
-		restAlike(t, m, "p2", "h3")
-	})
-	t.Run("each hands over to each", func(t *testing.T) { mixedSwitchovers(t, m, "asynchronous", m.settled) })
+	mixedBeginning(t, m, withPatroni4)
 	t.Run("quorum mode", func(t *testing.T) {
 		m.t = t
 		m.patronictl("p1", "edit-config", "mixed", "-s", "synchronous_mode=quorum", "--force")

@@ -18,18 +18,7 @@ import (
 // lost or be there twice. HAVEN_MIXED_ROUNDS says how often each pair is gone through (once).
 func TestMixedCluster(t *testing.T) {
 	m := prepareMixed(t, "p1", "p2", "h3")
-	m.run("p1", withPatroni)
-	m.await("Patroni leads", m.led("p1", 0))
-	m.run("p2", withPatroni)
-	m.await("a Patroni follows", m.led("p1", 1))
-	m.run("h3", withHaven)
-	m.await("a Haven follows", m.settled)
-
-	t.Run("both answer alike", func(t *testing.T) {
-		m.t = t
-		restAlike(t, m, "p2", "h3")
-	})
-	t.Run("each hands over to each", func(t *testing.T) { mixedSwitchovers(t, m, "asynchronous", m.settled) })
+	mixedBeginning(t, m, withPatroni)
 	t.Run("synchronous mode", func(t *testing.T) {
 		m.t = t
 		m.patronictl("p1", "edit-config", "mixed", "-s", "synchronous_mode=true", "--force")
@@ -41,6 +30,22 @@ func TestMixedCluster(t *testing.T) {
 	t.Run("each leader is killed", func(t *testing.T) { mixedKills(t, m, "synchronous", m.synchronousTo) })
 	m.t = t
 	m.writePage("Patroni 3.0.2, of Debian 12", false)
+}
+
+// mixedBeginning has a Haven member join two that Patroni runs; both answer alike, and each hands over to each.
+func mixedBeginning(t *testing.T, m *mixedCluster, patroni string) {
+	m.run("p1", patroni)
+	m.await("Patroni leads", m.led("p1", 0))
+	m.run("p2", patroni)
+	m.await("a Patroni follows", m.led("p1", 1))
+	m.run("h3", withHaven)
+	m.await("a Haven follows", m.settled)
+
+	t.Run("both answer alike", func(t *testing.T) {
+		m.t = t
+		restAlike(t, m, "p2", "h3")
+	})
+	t.Run("each hands over to each", func(t *testing.T) { mixedSwitchovers(t, m, "asynchronous", m.settled) })
 }
 
 // mixedRounds names the variable that says how often each ordered pair is gone through.
