@@ -26,12 +26,11 @@ func daySettings() stack.Settings {
 // smallDisk is the size of the file systems on which disks are filled.
 const smallDisk = 400 << 20
 
-// crash is the day on which leadership is handed over for a crash, at most once in crashPause: a server that crashes again before
-// that is started in place.
-const (
-	crash      = "postmaster killed"
-	crashPause = 5*time.Minute + 30*time.Second
-)
+// movesOnce are the days on which the leader gives leadership away by itself, at most once in movePause: a server that crashes again
+// before that is started in place, and one whose disk is full stays.
+func movesOnce() []string { return []string{"postmaster killed", "disk full"} }
+
+const movePause = 5*time.Minute + 30*time.Second
 
 // soon is how long a cluster may take to be whole again after the end of any fault.
 const soon = 30 * time.Second
@@ -92,14 +91,14 @@ func (b *bench) live(ctx context.Context, v variant, days []stack.Day, all *[]da
 		return err
 	}
 	defer func() { end(s) }()
-	var crashed time.Time
+	var moved time.Time
 	for n := range b.o.days {
 		for _, d := range days {
-			if d.Name == crash {
-				if time.Since(crashed) < crashPause { // a second handover for a crash would be against the rules
+			if slices.Contains(movesOnce(), d.Name) {
+				if time.Since(moved) < movePause { // a second handover would be against the rules
 					d.Leadership = stack.Either
 				}
-				crashed = time.Now()
+				moved = time.Now()
 			}
 			r, err := b.day(ctx, s, d, n)
 			if err != nil {
