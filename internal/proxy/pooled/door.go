@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -64,7 +65,8 @@ type Door struct {
 	tasks   sync.WaitGroup
 	control chan struct{} // bounds connections beside the pools
 
-	admitted atomic.Int64 // clients, those included that log in
+	admitted atomic.Int64  // clients, those included that log in
+	unnamed  atomic.Uint64 // unnamed statements so far
 
 	mu      sync.Mutex
 	closed  bool
@@ -96,7 +98,6 @@ func New(o Options) *Door {
 	var random [4]byte
 	rand.Read(random[:]) // never fails
 	d.prefix = "hv_" + hex.EncodeToString(random[:]) + "_"
-	d.opt.Accept.Admit = d.admit
 	d.opt.Accept.LoginTimeout = o.Pool.ClientLoginTimeout
 	d.ctx, d.end = context.WithCancel(context.Background())
 	d.tasks.Go(d.watch)
@@ -114,7 +115,18 @@ func (d *Door) Serve(conn net.Conn) {
 	d.tasks.Add(1)
 	d.mu.Unlock()
 	defer d.tasks.Done()
-	who, err := pgwire.Accept(d.ctx, conn, d.opt.Accept)
+	o, counted := d.opt.Accept, false
+	o.Admit = func(_ context.Context, who *pgwire.Client) *pgwire.Error {
+		refusal := d.admit(who)
+		counted = refusal == nil
+		return refusal
+	}
+	defer func() { // also if the login fails
+		if counted {
+			d.admitted.Add(-1)
+		}
+	}()
+	who, err := pgwire.Accept(d.ctx, conn, o)
 	if err != nil {
 		d.opt.Log.Debug("a client did not get in", "client", conn.RemoteAddr().String(), "error", err)
 		return
@@ -129,7 +141,6 @@ func (d *Door) Serve(conn net.Conn) {
 		who.Conn.Close()
 		return
 	}
-	defer d.admitted.Add(-1)
 	d.lead(who)
 }
 
@@ -147,8 +158,8 @@ func (d *Door) lead(who *pgwire.Client) {
 	c.run()
 }
 
-// admit refuses clients before they prove anything.
-func (d *Door) admit(_ context.Context, who *pgwire.Client) *pgwire.Error {
+// admit refuses clients before they prove anything. Who is not refused is counted in.
+func (d *Door) admit(who *pgwire.Client) *pgwire.Error {
 	if who.Replication {
 		return &pgwire.Error{Code: "0A000", Message: "replication connections are not pooled", Hint: "Connect to the server itself, or to a listener with mode tcp."}
 	}
@@ -178,7 +189,7 @@ func (d *Door) enter(c *client) bool {
 		l.pool = d.book.Pool(key, accounts(l.set))
 		d.lanes[key] = l
 	}
-	l.credential = c.who.Credential
+	l.credential = l.credential.Renewed(c.who.Credential, key.User)
 	c.lane = l
 	for {
 		var random [4]byte
@@ -203,6 +214,10 @@ func accounts(s config.Pool) pool.Settings {
 
 func (d *Door) leave(c *client) {
 	c.part()
+	if c.doomed.Load() { // whoever doomed it has words for it, and closes it then
+		_ = c.conn.SetReadDeadline(time.Now().Add(2 * lastWord))
+		_, _ = io.Copy(io.Discard, c.conn)
+	}
 	c.conn.Close()
 	c.in.release()
 	d.mu.Lock()

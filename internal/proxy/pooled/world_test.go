@@ -329,3 +329,21 @@ func (r *raw) until(last byte) (kinds string, body []byte) {
 		}
 	}
 }
+
+// reply reads until the nth ReadyForQuery, or until the limit, and returns the replies in words.
+func (r *raw) reply(n int, limit time.Duration) string {
+	r.SetReadDeadline(time.Now().Add(limit))
+	var b strings.Builder
+	for n > 0 {
+		k, body, err := r.next()
+		if err != nil {
+			fmt.Fprintf(&b, "<%v>", err)
+			break
+		}
+		fmt.Fprintf(&b, "%c(%.80q) ", k, body)
+		if k == 'Z' {
+			n--
+		}
+	}
+	return b.String()
+}
