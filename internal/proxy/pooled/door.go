@@ -72,6 +72,7 @@ type Door struct {
 	closed  bool
 	book    *pool.Book[*server, *client]
 	lanes   map[pool.Key]*lane
+	swept   time.Time
 	clients map[uint32]*client // by the PID of their cancel keys
 	servers map[*server]struct{}
 }
@@ -84,6 +85,7 @@ type lane struct {
 	counted counters
 
 	// Guarded by the door.
+	unused     bool // for the time between two sweeps
 	credential pgwire.Credential
 	welcome    []pgwire.Param    // what a new session of a server reports
 	known      map[string]params // by startup parameters: what comes of them
@@ -190,6 +192,7 @@ func (d *Door) enter(c *client) bool {
 		d.lanes[key] = l
 	}
 	l.credential = l.credential.Renewed(c.who.Credential, key.User)
+	l.unused = false
 	c.lane = l
 	for {
 		var random [4]byte
@@ -279,6 +282,10 @@ func (d *Door) turn(now time.Time) {
 		}
 	})
 	d.carry()
+	if now.Sub(d.swept) >= sweep {
+		d.swept = now
+		d.sweep()
+	}
 	servers, clients := d.overdue()
 	d.mu.Unlock()
 	for _, o := range servers {
@@ -286,6 +293,26 @@ func (d *Door) turn(now time.Time) {
 	}
 	for _, c := range clients {
 		c.idleTooLong()
+	}
+}
+
+// sweep is how long a lane without clients and servers is kept at least.
+const sweep = time.Minute
+
+// sweep removes lanes that nobody has used since the last time: any name of a database makes one. The door is locked.
+func (d *Door) sweep() {
+	used := map[*lane]bool{}
+	for _, c := range d.clients {
+		used[c.lane] = true
+	}
+	for s := range d.servers {
+		used[s.lane] = true
+	}
+	for key, l := range d.lanes {
+		if !used[l] && l.unused && d.book.Remove(l.pool) {
+			delete(d.lanes, key)
+		}
+		l.unused = !used[l]
 	}
 }
 

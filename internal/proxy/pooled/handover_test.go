@@ -107,6 +107,8 @@ func TestTemporaryTablesReachNobodyElse(t *testing.T) {
 		{"pipelined after an error among rows", query("SELECT 1/(2-i) FROM generate_series(1,2) i") + query("SELECT 1 INTO TEMP leak%d"), 2},
 		{"explain analyze", query("EXPLAIN ANALYZE CREATE TEMP TABLE leak%d AS SELECT 1"), 1},
 		{"named portal's bind", query("BEGIN") + parse("into", "SELECT 1 AS i INTO TEMP leak%d") + parse("rows", "SELECT 1") + bind("rows") + execute + bind("into") + string(frame.Append(nil, 'B', "p\x00", "rows\x00", "\x00\x00\x00\x00\x00\x00")) + execute + sync_ + query("COMMIT"), 3},
+		{"a bind that is skipped", query("BEGIN") + parse("sp", "SAVEPOINT s") + parse("back", "ROLLBACK TO s") + parse("rows", "SELECT 1") + describe("rows") +
+			parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + portal("sp") + parse("x", "SELEC") + bind("rows") + sync_ + portal("back") + execute + sync_ + query("COMMIT"), 4},
 		{"many unnamed statements in one batch", query("BEGIN") + parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + execute + strings.Repeat(parse("", "SELECT 1")+describe(""), 8) + sync_ + query("COMMIT"), 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -156,4 +158,9 @@ type counting struct {
 func (c *counting) Connect(ctx context.Context, cut func()) (Seat, error) {
 	c.n.Add(1)
 	return c.place.Connect(ctx, cut)
+}
+
+// portal binds a statement to a portal of its own name, and executes that.
+func portal(name string) string {
+	return string(frame.Append(frame.Append(nil, 'B', name, "\x00", name, "\x00\x00\x00\x00\x00\x00\x00"), 'E', name, "\x00\x00\x00\x00\x00"))
 }

@@ -2,6 +2,7 @@ package pooled
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -88,4 +89,27 @@ func TestALesserCredentialReplacesNone(t *testing.T) {
 	if c.lane.credential.Password == "" {
 		t.Error("the pool has lost the credential that it could log in with")
 	}
+}
+
+// TestPoolsThatNobodyUsesEnd: clients may name any database.
+func TestPoolsThatNobodyUsesEnd(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, nil)
+	r := h.raw()
+	for i := range 5 {
+		if _, err := pgx.Connect(context.Background(), fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=no%d sslmode=disable", h.port, i)); code(err) != "3D000" {
+			t.Error(err)
+		}
+	}
+	pgtest.Eventually(t, "only the pool that is used is left", func() error {
+		h.door.mu.Lock()
+		defer h.door.mu.Unlock()
+		h.door.sweep()
+		if n := len(h.door.lanes); n != 1 {
+			return fmt.Errorf("%d pools", n)
+		}
+		return nil
+	})
+	r.send(query("SELECT 1"))
+	r.until('Z')
 }

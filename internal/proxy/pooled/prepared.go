@@ -29,7 +29,9 @@ type prepared struct {
 	named map[string]*statement
 	bytes int      // what they take
 	added []string // names in the messages that are being sent
-	bound *statement
+	// bound is the statement of the unnamed portal, as Binds up to that batch say.
+	bound   *statement
+	boundIn uint64
 
 	// The unnamed statement: its number, which no other client's has, 0 for none, and the body of its Parse message.
 	number  uint64
@@ -46,7 +48,7 @@ func (c *client) forget() {
 }
 
 // maxNamed bounds what the named statements of one client take.
-const maxNamed = 64 << 20
+const maxNamed = 16 << 20
 
 // cost is what a statement takes, about.
 func (st *statement) cost() int { return len(st.body) + len(st.client) + 256 }
@@ -167,7 +169,7 @@ func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want i
 		}
 		e := entry{Kind: 'E'}
 		if m[frame.Head] == 0 {
-			e.Note = c.prepared.bound
+			e.Note = c.prepared.portal(s)
 		}
 		s.x.Extended(e)
 	default:
@@ -350,7 +352,7 @@ func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, n
 	case name == nil: // of a portal
 		e := entry{Kind: kind}
 		if unnamedPortal(kind, before) {
-			e.Note = pr.bound
+			e.Note = pr.portal(s)
 		}
 		s.x.Extended(e)
 		return
@@ -374,8 +376,16 @@ func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, n
 		s.x.Extended(entry{Kind: kind})
 	}
 	if kind == 'B' && unnamedPortal(kind, before) {
-		pr.bound = bound
+		pr.bound, pr.boundIn = bound, s.statements.batch
 	}
+}
+
+// portal is the statement of the unnamed portal; nil: it is not certain, for the Bind may be skipped. The server is locked.
+func (pr *prepared) portal(s *server) *statement {
+	if pr.boundIn != s.statements.batch && s.x.Owes() {
+		return nil
+	}
+	return pr.bound
 }
 
 // unnamedPortal tells whether a Bind, or a Describe of a portal, is about the unnamed one, by what nameIn found before the
@@ -448,6 +458,10 @@ func (s *server) dropped(e entry) {
 	case e.Kind == 'C' && e.As == 0: // the client still has it
 		if c != nil && c.prepared.named[st.client] == nil {
 			c.prepared.add(st)
+		}
+	case e.Kind == 'B':
+		if c != nil {
+			c.prepared.bound = nil
 		}
 	case e.Kind != 'P' && e.As != '1':
 	case st.twice:
