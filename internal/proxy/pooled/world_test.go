@@ -36,6 +36,7 @@ type place struct {
 	term    *atomic.Bool // true: over
 	changed chan struct{}
 	why     string
+	replica bool
 	chairs  map[*chair]struct{}
 	fails   atomic.Int32
 }
@@ -119,7 +120,7 @@ func (c *chair) Dial(ctx context.Context) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", c.address)
 }
 func (c *chair) Server() string { return c.address }
-func (c *chair) Primary() bool  { return true }
+func (c *chair) Primary() bool  { return !c.place.replica }
 func (c *chair) Valid() bool    { return !c.over.Load() }
 func (c *chair) Failed(string)  { c.place.fails.Add(1); time.Sleep(5 * time.Millisecond) }
 func (c *chair) Leave(_, _ int64) {
