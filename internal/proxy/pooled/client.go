@@ -312,6 +312,9 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		s.mu.Unlock()
 		return 0, nil
 	}
+	if c.door.opt.Mode != Session && s.x.Edge() && !s.cancelled.forwarded {
+		s.fresh = true // it is not returned yet, since the other goroutine was not quick enough: as if it were lent anew
+	}
 	p := parcel{b: b}
 	c.prepared.added = c.prepared.added[:0]
 	used, more := 0, 0

@@ -42,7 +42,7 @@ type server struct {
 	task   *task // a statement of our own; only while nobody has the connection, or while verifying
 	dead   bool
 	// writing: the client's goroutine sends a message, or has sent a part of one. fresh: nothing of what it sends since
-	// the connection was lent has left yet.
+	// the connection was lent, or was at an edge last, has left yet.
 	writing, fresh bool
 	// flushing: so many writes to the client are under way. settled: the reading goroutine has nothing left.
 	flushing int
