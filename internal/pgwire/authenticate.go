@@ -68,7 +68,7 @@ func (a *acceptance) prove(method Method, secret Secret) error {
 		return a.byPeer()
 	case method == Password:
 		return a.byPassword(secret)
-	case method == MD5 && (secret.md5 != "" || secret.plain != ""):
+	case method == MD5 && !secret.stored: // also without a secret, which no answer matches
 		return a.byMD5(secret)
 	}
 	return a.bySCRAM(secret)
@@ -130,9 +130,8 @@ func (a *acceptance) byPassword(secret Secret) error {
 	if err != nil {
 		return err
 	}
-	if secret.kind() == "none" {
-		a.o.Auth.mock(a.client.User).matches(password) // takes as long as with a secret
-		return a.wrongPassword(errProof)
+	if !secret.stored {
+		a.o.Auth.mock(a.client.User).matches(password) // takes as long as with a secret that is stored for SCRAM
 	}
 	if !secret.matches(a.client.User, password) {
 		return a.wrongPassword(errProof)
@@ -154,6 +153,9 @@ func (a *acceptance) byMD5(secret Secret) error {
 	stored := secret.md5
 	if stored == "" {
 		stored = storedMD5(a.client.User, secret.plain)
+	}
+	if secret.kind() == "none" {
+		return a.wrongPassword(errProof)
 	}
 	if subtle.ConstantTimeCompare([]byte(answer), []byte(answerMD5(stored, salt[:]))) != 1 {
 		return a.wrongPassword(errProof)

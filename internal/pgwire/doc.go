@@ -8,8 +8,8 @@
 //     deadlines, in time. It starts no goroutine that outlives a call.
 //   - Nobody who does not know a password learns whether a user exists, or what kind of password it has, from the
 //     messages: the exchange for an unknown user is a whole SCRAM exchange which fails in the end. Comparisons of
-//     secrets take the same time whatever they find. It holds in part for method md5, as in PostgreSQL: who has an MD5
-//     or plain secret is asked for MD5, everybody else, unknown users included, for SCRAM.
+//     secrets take the same time whatever they find. It holds in part for method md5: who has a SCRAM
+//     secret is asked for SCRAM, everybody else, unknown users included, for MD5.
 //   - A client that proves a password by SCRAM leaves the keys to log in with at a server which stores the same secret
 //     (Credential), and no password.
 //

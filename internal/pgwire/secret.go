@@ -186,6 +186,24 @@ type Credential struct {
 	SCRAM    *SCRAMKeys // serve a server that stores the same secret
 }
 
+// Renewed is c after a later login of the same user, which came with another credential. What that lacks stays, unless it
+// shows that the password has changed.
+func (c Credential) Renewed(by Credential, user string) Credential {
+	switch {
+	case by.Password != "":
+		c.Password, c.MD5 = by.Password, by.MD5
+	case by.MD5 != "":
+		if c.Password != "" && !strings.EqualFold(by.MD5, storedMD5(user, c.Password)) {
+			c.Password = ""
+		}
+		c.MD5 = by.MD5
+	}
+	if by.SCRAM != nil {
+		c.SCRAM = by.SCRAM
+	}
+	return c
+}
+
 // SCRAMKeys are what remains of a SCRAM exchange with a client: ClientKey proves the password to a server which stores the
 // same secret, ServerKey recognizes that server. They are as good as the password for such a server.
 type SCRAMKeys struct {

@@ -1,6 +1,9 @@
 package pool
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Settings are those of one pool, in PgBouncer's words. Numbers and times of 0 mean no limit, but Size is at least 1.
 type Settings struct {
@@ -125,6 +128,27 @@ func shared(m map[string]*count, name string) *count {
 		m[name] = c
 	}
 	return c
+}
+
+// Remove takes a pool out of the books, if it has no connection, is opening none, and nobody waits for one.
+func (b *Book[S, W]) Remove(p *Pool[S, W]) bool {
+	if p.conns() > 0 || p.waiting > 0 {
+		return false
+	}
+	delete(b.pools, p.Key)
+	database, user := false, false
+	b.order = slices.DeleteFunc(b.order, func(q *Pool[S, W]) bool {
+		database = database || q != p && q.database == p.database
+		user = user || q != p && q.user == p.user
+		return q == p
+	})
+	if !database {
+		delete(b.databases, p.Key.Database)
+	}
+	if !user {
+		delete(b.users, p.Key.User)
+	}
+	return true
 }
 
 // Pools are all pools, in the order in which they came.

@@ -30,9 +30,9 @@ type Exchange[T any] struct {
 	executed bool
 }
 
-// Edge tells whether nothing is owed or begun, and no transaction is open.
+// Edge tells whether nothing is owed or begun, no transaction is open, and the server would not ignore what it gets next.
 func (x *Exchange[T]) Edge() bool {
-	return x.n == 0 && !x.batch && !x.copying && x.Status == 'I'
+	return x.n == 0 && !x.batch && !x.skipping && !x.copying && x.Status == 'I'
 }
 
 // Owes tells whether a reply is owed.
@@ -65,22 +65,16 @@ const (
 	Unknown
 )
 
-// Fate judges by what is owed.
+// Fate judges by what is owed, and was executed since the last ReadyForQuery. COMMIT, and CALL of what commits, are executed
+// like any other statement, in the middle of a batch too, and have taken effect before there is a Sync.
 func (x *Exchange[T]) Fate() Fate {
-	executed := x.executed
+	if x.executed {
+		return Unknown
+	}
 	for i := range x.n {
 		switch x.at(i).Kind {
-		case 'Q', 'F':
+		case 'Q', 'F', 'E':
 			return Unknown
-		case 'E':
-			if x.Status == 'T' || x.Status == 'E' {
-				return Unknown // COMMIT is executed like any other statement
-			}
-			executed = true
-		case 'S':
-			if executed {
-				return Unknown
-			}
 		}
 	}
 	if x.n > 0 || x.batch || x.Status != 'I' {

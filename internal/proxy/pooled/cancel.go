@@ -28,6 +28,9 @@ type cancelled struct {
 	calm      sync.Cond // verifying or pending have ended
 }
 
+// unclear tells whether what is sent next has to wait: for the request that is on its way, or for the verification.
+func (k *cancelled) unclear() bool { return k.verifying || k.due || k.forwarded && k.pending > 0 }
+
 // maxStash bounds what is withheld.
 const maxStash = 256 << 10
 
@@ -181,13 +184,14 @@ func (d *Door) waitsForStandby(ctx context.Context, s *server) (bool, error) {
 }
 
 // withhold judges a message that the client would get, after a cancel request was forwarded. The server is locked.
-func (s *server) withhold(kind byte, m []byte, whole bool) (pass bool, err error) {
+func (s *server) withhold(kind byte, e entry, m []byte, whole bool) (pass bool, err error) {
 	k := &s.cancelled
-	if kind == 'C' && bytes.Contains(m, []byte("COMMIT")) || kind == 'C' && bytes.Contains(m, []byte("PREPARE TRANSACTION")) {
+	switch {
+	case kind == 'C' && commits(m[frame.Head:], s.x.Status), kind == 'Z' && s.x.Status == 'I' && len(k.stash) > 0:
 		k.committed = true
 	}
 	switch {
-	case kind == 'C' && s.x.Begun() && !k.committed && len(k.stash) == 0:
+	case kind == 'C' && e.Kind == 'E' && s.x.Begun() && !k.committed && len(k.stash) == 0:
 		return true, nil // nothing is committed before the Sync that is yet to come
 	case kind == 'Z' && len(k.stash) == 0 && s.failed:
 		// The exchange has ended with an error, which is the truth.
@@ -205,14 +209,33 @@ func (s *server) withhold(kind byte, m []byte, whole bool) (pass bool, err error
 	return false, nil
 }
 
-// sure is a commit that waits for the standby as the session's own do: a record in the WAL, and nothing else.
-const sure = "SELECT pg_catalog.pg_logical_emit_message(true, 'haven', '')"
+// commits tells by its tag whether a command may have been committed before the exchange has ended: COMMIT itself, and,
+// outside of a transaction, what is not known to wait for the end of its batch. status is that before the exchange.
+func commits(body []byte, status byte) bool {
+	tag, _, _ := frame.Text(body)
+	if bytes.HasPrefix(tag, []byte("COMMIT")) || string(tag) == "PREPARE TRANSACTION" {
+		return true
+	}
+	if status != 'I' {
+		return false
+	}
+	word, _, _ := bytes.Cut(tag, []byte(" "))
+	switch string(word) {
+	case "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "BEGIN", "START", "FETCH", "MOVE", "SHOW", "SET":
+		return false
+	}
+	return true
+}
 
-// verify begins to make sure of what is withheld, when all of it has come. What it returns is to be called without the
-// lock. The server is locked.
+// sure is a commit that waits for the standby as the session's own do: a record in the WAL, and nothing else. In recovery
+// there is nothing to make sure of, for nothing is committed.
+const sure = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_logical_emit_message(true, 'haven', '') END"
+
+// verify begins to make sure of what is withheld, when all of it has come, the client has what came before, and nothing is
+// being sent. What it returns is to be called without the lock. The server is locked.
 func (s *server) verify() func() {
 	k := &s.cancelled
-	if !k.due || k.pending > 0 || k.verifying || s.client == nil || s.dead {
+	if !k.due || k.pending > 0 || k.verifying || s.flushing > 0 || s.writing || s.client == nil || s.dead {
 		return nil
 	}
 	k.verifying = true
@@ -258,6 +281,8 @@ func (s *server) verified(err error) {
 	k.stash, k.due, k.committed, k.forwarded, k.again, k.verifying, s.spent = nil, false, false, false, false, false, true
 	if s.pass(nil) != nil {
 		s.dead = true
+		c.doomed.Store(true)
+		c.conn.Close() // it may have a part of that
 	}
 	k.calm.Broadcast()
 	released := s.release()

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
@@ -137,5 +139,28 @@ func TestACancelledStatementFails(t *testing.T) {
 	}
 	if got := text(t, c, "SELECT 5"); got != "5" {
 		t.Errorf("afterwards: %q", got)
+	}
+}
+
+// TestASuccessAfterACancelInRecovery: a standby commits nothing, and can be asked for no commit either.
+func TestASuccessAfterACancelInRecovery(t *testing.T) {
+	o, i, p := pg(t)
+	ctx := pgtest.Context(t)
+	pgtest.Must(t, i.Stop(ctx, postgres.StopFast, nil))
+	_, err := i.Configure(pgtest.Settings(), nil, true) // it streams from nobody
+	pgtest.Must(t, err)
+	_, err = i.Start(ctx, pgtest.Settings())
+	pgtest.Must(t, err)
+	p.replica = true
+	direct, err := pgx.Connect(ctx, pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(context.Background())
+	h := open(t, Transaction, p, nil)
+	r := h.raw()
+	r.send(query("DO $$BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END$$"))
+	waitEvent(t, direct, "PgSleep")
+	h.door.cancel(&h.only().key)
+	if got := r.reply(1, patience); !strings.Contains(got, "DO") || !strings.Contains(got, "Z(\"I") {
+		t.Error(got)
 	}
 }

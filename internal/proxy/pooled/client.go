@@ -31,7 +31,9 @@ type client struct {
 	grant  chan grant
 	began  time.Time // when a server was asked for last
 	doomed atomic.Bool
-	turns  atomic.Uint64 // batches sent, so that idle ones are told
+	// linking: a server is asked for, or being prepared.
+	linking atomic.Bool
+	turns   atomic.Uint64 // batches sent, so that idle ones are told
 
 	seen  uint64 // turns, when limits of time were looked at last; guarded by the door
 	since time.Time
@@ -93,6 +95,7 @@ const maxKnown = 1000
 
 // try sets parameters at a server, and reads what they are then.
 func (c *client) try(wishes []wish) ([]pgwire.Param, params, error) {
+	defer c.linking.Store(false)
 	for {
 		s, err := c.checkout()
 		if err != nil {
@@ -148,6 +151,9 @@ func (c *client) refuse(why error) error {
 	return why
 }
 
+// lastWord is how long the words to a client that has to go may take.
+const lastWord = time.Second
+
 // lastWords tells the client why its connection ends. The caller closes it.
 func (c *client) lastWords(why error) {
 	var e *pgwire.Error
@@ -156,7 +162,7 @@ func (c *client) lastWords(why error) {
 	}
 	told := *e
 	told.Severity = "FATAL"
-	_ = c.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.conn.SetWriteDeadline(time.Now().Add(lastWord))
 	_, _ = c.conn.Write(pgwire.AppendErrorResponse(nil, &told)) // who is not there needs no words
 }
 
@@ -184,8 +190,9 @@ func (c *client) say(err error) {
 	if errors.Is(err, frame.ErrMessage) {
 		err = &pgwire.Error{Code: "08P01", Message: err.Error()}
 	}
-	c.part() // so that nobody else writes to it
-	c.lastWords(err)
+	if c.part() { // now nobody else writes to it
+		c.lastWords(err)
+	}
 }
 
 // handle uses what was read. It returns the length that the next message has to be there with.
@@ -297,12 +304,16 @@ func (c *client) forward(part []byte) error {
 
 // send enters and sends as many messages as there are in b. The server is locked, and is unlocked.
 func (c *client) send(s *server, b []byte) (want int, err error) {
-	for (s.cancelled.verifying || s.cancelled.forwarded && s.cancelled.pending > 0) && s.client == c {
-		s.cancelled.calm.Wait()
+	if err := c.await(s, s.cancelled.unclear); err != nil {
+		s.mu.Unlock()
+		return 0, err
 	}
 	if s.client != c {
 		s.mu.Unlock()
 		return 0, nil
+	}
+	if c.door.opt.Mode != Session && s.x.Edge() && !s.cancelled.forwarded {
+		s.fresh = true // it is not returned yet, since the other goroutine was not quick enough: as if it were lent anew
 	}
 	p := parcel{b: b}
 	c.prepared.added = c.prepared.added[:0]
@@ -323,11 +334,11 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		used, more = used+n, size-n
 	}
 	if used == 0 && want == replies {
-		for s.client == c && s.x.Owes() {
-			s.cancelled.calm.Wait()
-		}
+		// All that is owed will not come: what follows the last Sync is not answered yet.
+		turns := s.turns
+		err = c.await(s, func() bool { return s.turns == turns })
 		s.mu.Unlock()
-		return 0, nil
+		return 0, err
 	}
 	if used == 0 {
 		s.mu.Unlock()
@@ -346,13 +357,31 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 	p.release(&c.door.buffers)
 	if errors.Is(err, errUnsent) {
 		for _, name := range c.prepared.added {
-			delete(c.prepared.named, name)
+			c.prepared.drop(name)
 		}
 		c.server = nil
 		return 0, nil
 	}
 	c.in.r, c.pass = c.in.r+used, more
 	return 0, err // what is wanted for the next message is asked again
+}
+
+// await waits as long as that holds, the client has the server, and is there itself: while it waits, nobody reads it. The
+// server is locked.
+func (c *client) await(s *server, holds func() bool) error {
+	for s.client == c && holds() {
+		if c.in.hungUp() {
+			return errDeparted
+		}
+		wake := time.AfterFunc(tick, func() {
+			s.mu.Lock() // else it may come before the wait
+			defer s.mu.Unlock()
+			s.cancelled.calm.Broadcast()
+		})
+		s.cancelled.calm.Wait()
+		wake.Stop()
+	}
+	return nil
 }
 
 // errUnsent: not a byte has left this process, and the server connection is gone.
@@ -364,13 +393,13 @@ func (c *client) write(s *server, out []byte, more bool) error {
 	s.sent.Add(int64(n))
 	if err != nil {
 		// Whatever the server has said before it went, its goroutine passes on.
-		s.conn.SetReadDeadline(time.Now().Add(farewell))
+		_ = s.conn.SetReadDeadline(time.Now().Add(farewell))
 		<-s.gone
 	}
 	s.mu.Lock()
 	fresh, ours := s.fresh, s.client == c
 	if s.dead && fresh && !c.doomed.Load() {
-		fate, said := s.x.Fate(), s.fatal
+		fate, said := s.fate(), s.fatal
 		s.mu.Unlock()
 		return c.without(s, n == 0 && err != nil && s.in.raw != nil, said, fate)
 	}
@@ -378,8 +407,12 @@ func (c *client) write(s *server, out []byte, more bool) error {
 		s.writing = false
 	}
 	s.fresh = false
+	then := s.verify()
 	released := ours && s.release()
 	s.mu.Unlock()
+	if then != nil {
+		then()
+	}
 	if released {
 		s.giveBack()
 	}
@@ -404,18 +437,20 @@ func (c *client) without(s *server, unsent, said bool, fate frame.Fate) error {
 	return lost(fate)
 }
 
-// part ends the client's link. A server connection at an edge goes back to its pool, any other is closed.
-func (c *client) part() {
+// part ends the client's link. A server connection at an edge goes back to its pool, any other is closed. whole: the client
+// has no part of a message, and nobody writes to it.
+func (c *client) part() (whole bool) {
 	s := c.server
 	c.server = nil
 	if s == nil {
-		return
+		return true
 	}
 	s.mu.Lock()
 	if s.client != c {
 		s.mu.Unlock()
-		return
+		return true
 	}
+	whole = !s.torn && s.flushing == 0
 	if !s.writing && !s.dead && s.x.Edge() && s.cancelled.pending == 0 && !s.cancelled.forwarded {
 		s.leaving = true
 		released := s.release()
@@ -423,11 +458,12 @@ func (c *client) part() {
 		if released {
 			s.giveBack()
 		}
-		return
+		return whole
 	}
 	s.client, s.dead = nil, true
 	s.mu.Unlock()
 	s.conn.Close()
+	return whole
 }
 
 // departed tells whether the client has closed its end.

@@ -8,7 +8,8 @@
 //   - A client that does not read, sends rubbish or half a message costs itself only.
 //   - A success is passed on only if the server said so, a statement is sent again only if not a byte of it left this
 //     process, and an outcome that cannot be known is SQLSTATE 08007.
-//   - No statement goes to a server whose admission has ended.
+//   - No connection is lent whose server's admission has ended. Who has one then, in a session or an open transaction, keeps it
+//     until the cluster cuts it, which it does at once.
 //
 // It leaves to the caller which server to connect to (Cluster), and to pgwire everything before the first statement.
 //

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -64,13 +65,15 @@ type Door struct {
 	tasks   sync.WaitGroup
 	control chan struct{} // bounds connections beside the pools
 
-	admitted atomic.Int64 // clients, those included that log in
+	admitted atomic.Int64  // clients, those included that log in
+	unnamed  atomic.Uint64 // unnamed statements so far
 
 	mu      sync.Mutex
 	closed  bool
 	held    time.Time // no transactions begin before; zero: they do
 	book    *pool.Book[*server, *client]
 	lanes   map[pool.Key]*lane
+	swept   time.Time
 	clients map[uint32]*client // by the PID of their cancel keys
 	servers map[*server]struct{}
 }
@@ -83,6 +86,7 @@ type lane struct {
 	counted counters
 
 	// Guarded by the door.
+	unused     bool // for the time between two sweeps
 	credential pgwire.Credential
 	welcome    []pgwire.Param    // what a new session of a server reports
 	known      map[string]params // by startup parameters: what comes of them
@@ -97,7 +101,6 @@ func New(o Options) *Door {
 	var random [4]byte
 	rand.Read(random[:]) // never fails
 	d.prefix = "hv_" + hex.EncodeToString(random[:]) + "_"
-	d.opt.Accept.Admit = d.admit
 	d.opt.Accept.LoginTimeout = o.Pool.ClientLoginTimeout
 	d.ctx, d.end = context.WithCancel(context.Background())
 	d.tasks.Go(d.watch)
@@ -115,7 +118,18 @@ func (d *Door) Serve(conn net.Conn) {
 	d.tasks.Add(1)
 	d.mu.Unlock()
 	defer d.tasks.Done()
-	who, err := pgwire.Accept(d.ctx, conn, d.opt.Accept)
+	o, counted := d.opt.Accept, false
+	o.Admit = func(_ context.Context, who *pgwire.Client) *pgwire.Error {
+		refusal := d.admit(who)
+		counted = refusal == nil
+		return refusal
+	}
+	defer func() { // also if the login fails
+		if counted {
+			d.admitted.Add(-1)
+		}
+	}()
+	who, err := pgwire.Accept(d.ctx, conn, o)
 	if err != nil {
 		d.opt.Log.Debug("a client did not get in", "client", conn.RemoteAddr().String(), "error", err)
 		return
@@ -130,7 +144,6 @@ func (d *Door) Serve(conn net.Conn) {
 		who.Conn.Close()
 		return
 	}
-	defer d.admitted.Add(-1)
 	d.lead(who)
 }
 
@@ -148,8 +161,8 @@ func (d *Door) lead(who *pgwire.Client) {
 	c.run()
 }
 
-// admit refuses clients before they prove anything.
-func (d *Door) admit(_ context.Context, who *pgwire.Client) *pgwire.Error {
+// admit refuses clients before they prove anything. Who is not refused is counted in.
+func (d *Door) admit(who *pgwire.Client) *pgwire.Error {
 	if who.Replication {
 		return &pgwire.Error{Code: "0A000", Message: "replication connections are not pooled", Hint: "Connect to the server itself, or to a listener with mode tcp."}
 	}
@@ -179,7 +192,8 @@ func (d *Door) enter(c *client) bool {
 		l.pool = d.book.Pool(key, accounts(l.set))
 		d.lanes[key] = l
 	}
-	l.credential = c.who.Credential
+	l.credential = l.credential.Renewed(c.who.Credential, key.User)
+	l.unused = false
 	c.lane = l
 	for {
 		var random [4]byte
@@ -204,6 +218,10 @@ func accounts(s config.Pool) pool.Settings {
 
 func (d *Door) leave(c *client) {
 	c.part()
+	if c.doomed.Load() { // whoever doomed it has words for it, and closes it then
+		_ = c.conn.SetReadDeadline(time.Now().Add(2 * lastWord))
+		_, _ = io.Copy(io.Discard, c.conn)
+	}
 	c.conn.Close()
 	c.in.release()
 	d.mu.Lock()
@@ -266,6 +284,10 @@ func (d *Door) turn(now time.Time) {
 		}
 	})
 	d.carry()
+	if now.Sub(d.swept) >= sweep {
+		d.swept = now
+		d.sweep()
+	}
 	servers, clients := d.overdue()
 	d.mu.Unlock()
 	for _, o := range servers {
@@ -273,6 +295,26 @@ func (d *Door) turn(now time.Time) {
 	}
 	for _, c := range clients {
 		c.idleTooLong()
+	}
+}
+
+// sweep is how long a lane without clients and servers is kept at least.
+const sweep = time.Minute
+
+// sweep removes lanes that nobody has used since the last time: any name of a database makes one. The door is locked.
+func (d *Door) sweep() {
+	used := map[*lane]bool{}
+	for _, c := range d.clients {
+		used[c.lane] = true
+	}
+	for s := range d.servers {
+		used[s.lane] = true
+	}
+	for key, l := range d.lanes {
+		if !used[l] && l.unused && d.book.Remove(l.pool) {
+			delete(d.lanes, key)
+		}
+		l.unused = !used[l]
 	}
 }
 

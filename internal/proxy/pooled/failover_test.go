@@ -446,3 +446,41 @@ func lie(conn net.Conn, answer string, served func()) {
 	io.WriteString(conn, answer)
 	io.Copy(io.Discard, conn)
 }
+
+// TestTheDeadlineOfACutEndsWithTheLending cuts a server just as the last answer is passed on: its client stays.
+func TestTheDeadlineOfACutEndsWithTheLending(t *testing.T) {
+	o, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pgtest.Must(t, err)
+	defer l.Close()
+	h.address = l.Addr().String()
+	k := make(chan *hooked, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		x := &hooked{Conn: conn}
+		k <- x
+		h.door.Serve(x)
+	})
+	a := h.raw()
+	defer a.Close()
+	x := <-k
+	hook := func() { // a switchover, just as an answer is being passed on
+		p.depose("switchover")
+		time.Sleep(50 * time.Millisecond)
+		p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
+	}
+	x.hook.Store(&hook)
+	a.send(query("SELECT 1"))
+	a.reply(1, 5*time.Second)
+	time.Sleep(2 * farewell)
+	a.send(query("SELECT 2"))
+	if got := a.reply(1, 5*time.Second); !strings.Contains(got, "SELECT 1") || strings.Contains(got, "E(") {
+		t.Error("a client that was at an edge:", got)
+	}
+}

@@ -2,6 +2,8 @@ package pooled
 
 import (
 	"errors"
+	"io"
+	"runtime"
 	"time"
 
 	"github.com/havenha/haven/internal/pgwire"
@@ -22,7 +24,12 @@ type grant struct {
 func (c *client) checkout() (*server, error) {
 	d := c.door
 	now := time.Now()
+	c.linking.Store(true)
 	d.mu.Lock()
+	if c.doomed.Load() {
+		d.mu.Unlock()
+		return nil, io.EOF
+	}
 	if d.closed {
 		d.mu.Unlock()
 		return nil, &pgwire.Error{Code: "57P01", Message: "the proxy shuts down"}
@@ -44,6 +51,7 @@ func (c *client) checkout() (*server, error) {
 
 // link gets the client a server connection in its own state, and lends it. It alone makes a server's client something.
 func (c *client) link() error {
+	defer c.linking.Store(false)
 	for {
 		s, err := c.checkout()
 		if err != nil {
@@ -64,12 +72,30 @@ func (c *client) link() error {
 			}
 			return err
 		}
-		if s.lendTo(c) {
+		if s.lend(c) {
 			c.server = s
 			return nil
 		}
 		s.dismiss()
 	}
+}
+
+// lend links the two. A server whose reading goroutine is just about to wait is given a moment for that.
+func (s *server) lend(c *client) bool {
+	for try := range 500 {
+		if s.lendTo(c) {
+			return true
+		}
+		switch {
+		case !s.in.busy() || !s.in.quiet():
+			return s.lendTo(c) // it may have come to rest since
+		case try < 10:
+			runtime.Gosched()
+		default:
+			time.Sleep(200 * time.Microsecond)
+		}
+	}
+	return false
 }
 
 // prepare brings a server connection that nobody else has into the client's state.
@@ -98,7 +124,7 @@ func (s *server) values() params {
 func (s *server) lendTo(c *client) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dead || s.cutoff || s.client != nil || s.task != nil || !s.settled || !s.x.Edge() || !s.in.quiet() || s.in.reading.Load() || !s.seat.Valid() {
+	if s.dead || s.cutoff || s.client != nil || s.task != nil || !s.settled || !s.x.Edge() || !s.in.quiet() || s.in.busy() || !s.seat.Valid() {
 		return false
 	}
 	s.client, s.fresh, s.leaving, s.rows = c, true, false, false
@@ -117,6 +143,9 @@ func (s *server) release() bool {
 		return false
 	}
 	s.lane.counted.done(s.client.began)
+	if s.cutoff {
+		_ = s.client.conn.SetWriteDeadline(time.Time{}) // it outlives the server
+	}
 	s.client = nil
 	return true
 }

@@ -18,12 +18,42 @@ func (d *Door) overdue() (servers []overdue, clients []*client) {
 			}
 		}
 	}
+	return servers, d.idle(now)
+}
+
+// idle are the clients that have been idle for too long. They are doomed, so that they get no server any more. Those that
+// have one, or are about to have one, are not idle, whatever they send. The door is locked.
+func (d *Door) idle(now time.Time) (out []*client) {
+	var all []*client
 	for _, c := range d.clients {
-		if limit := c.lane.set.ClientIdleTimeout; limit > 0 && c.idleFor(now) >= limit {
-			clients = append(clients, c)
+		switch {
+		case c.lane.set.ClientIdleTimeout <= 0:
+		case c.linking.Load():
+			c.since = time.Time{}
+		default: // it is linked, and found so below, or needs the door before it is
+			all = append(all, c)
 		}
 	}
-	return servers, clients
+	if all == nil {
+		return nil
+	}
+	for s := range d.servers {
+		if c := s.lentTo(); c != nil {
+			c.since = time.Time{}
+		}
+	}
+	for _, c := range all {
+		if c.idleFor(now) >= c.lane.set.ClientIdleTimeout && c.doomed.CompareAndSwap(false, true) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (s *server) lentTo() *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client
 }
 
 type overdue struct {
@@ -42,8 +72,13 @@ func (s *server) late(now time.Time, query, pause time.Duration) *pgwire.Error {
 	}
 	took := now.Sub(s.since)
 	switch {
+	case len(s.cancelled.stash) > 0 && !s.x.Owes():
+		if query == 0 || took < query {
+			return nil
+		}
+		return &pgwire.Error{Code: "08007", Message: "query_timeout", Hint: "Whether it was committed is not known."}
 	case s.x.Owes() && query > 0 && took >= query:
-		if s.x.Fate() == frame.Unknown {
+		if s.fate() == frame.Unknown {
 			return &pgwire.Error{Code: "08007", Message: "query_timeout", Hint: "Whether it was committed is not known."}
 		}
 		return &pgwire.Error{Code: "57014", Message: "query_timeout"}
@@ -73,7 +108,7 @@ func (o overdue) end() {
 	c.conn.Close()
 }
 
-// idleFor is how long the client has sent nothing while it had no server. The door is locked.
+// idleFor is how long the client has sent nothing, and had no server, as far as since tells. The door is locked.
 func (c *client) idleFor(now time.Time) time.Duration {
 	if n := c.turns.Load(); n != c.seen || c.since.IsZero() || c.waiter.Waits() {
 		c.seen, c.since = n, now
@@ -81,10 +116,8 @@ func (c *client) idleFor(now time.Time) time.Duration {
 	return now.Sub(c.since)
 }
 
-// idleTooLong closes a client that has been idle.
+// idleTooLong closes a client that has been idle, and is doomed. It has no server, so it has no part of a message.
 func (c *client) idleTooLong() {
-	if c.doomed.CompareAndSwap(false, true) {
-		c.lastWords(&pgwire.Error{Code: "57P05", Message: "client_idle_timeout"})
-		c.conn.Close()
-	}
+	c.lastWords(&pgwire.Error{Code: "57P05", Message: "client_idle_timeout"})
+	c.conn.Close()
 }

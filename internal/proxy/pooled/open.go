@@ -65,7 +65,7 @@ func (d *Door) connect(l *lane) (_ *server, refusal error) {
 		return nil, nil
 	}
 	f.guard(func() { seat.Conn().Close() })
-	login, err := d.login(l, seat, seat.Conn())
+	login, err := d.login(l, seat, tapped(seat.Conn()))
 	if err == nil && seat.Primary() {
 		err = d.writable(login)
 	}

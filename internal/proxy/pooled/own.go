@@ -22,7 +22,8 @@ type task struct {
 // end reports the outcome, once.
 func (t *task) end(err error) { t.once.Do(func() { t.then(err) }) }
 
-// begin runs a statement on a connection that nobody has. then is called when it is done, by the reading goroutine.
+// begin runs a statement on a connection that nobody has. then is called when it is done, by the reading goroutine. One that
+// takes too long ends the connection.
 func (s *server) begin(sql string, then func(error)) {
 	s.mu.Lock()
 	if s.dead || s.task != nil || s.client != nil {
@@ -30,8 +31,8 @@ func (s *server) begin(sql string, then func(error)) {
 		then(errGone)
 		return
 	}
-	t := &task{then: then}
-	s.task = t
+	limit := time.AfterFunc(ownLimit, func() { s.conn.Close() })
+	s.task = &task{then: func(err error) { limit.Stop(); then(err) }}
 	s.mu.Unlock()
 	s.put(sql)
 }
@@ -46,8 +47,6 @@ func (s *server) put(sql string) {
 // own runs a statement, and waits. The reading goroutine must not call it.
 func (s *server) own(sql string) error {
 	done := make(chan error, 1)
-	limit := time.AfterFunc(ownLimit, func() { s.conn.Close() })
-	defer limit.Stop()
 	s.begin(sql, func(err error) { done <- err })
 	return <-done
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strings"
 
+	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/pgwire/frame"
 )
 
@@ -26,28 +27,52 @@ const replies = -1
 // prepared is what one client has prepared.
 type prepared struct {
 	named map[string]*statement
+	bytes int      // what they take
 	added []string // names in the messages that are being sent
-	bound *statement
+	// bound is the statement of the unnamed portal, as Binds up to that batch say.
+	bound   *statement
+	boundIn uint64
 
-	// The unnamed statement: its number, 0 for none, and the body of its Parse message.
+	// The unnamed statement: its number, which no other client's has, 0 for none, and the body of its Parse message.
 	number  uint64
-	next    uint64
 	body    []byte
 	lost    bool // the body was too long to be kept
-	notes   []statement
 	current *statement
 }
 
 // forget drops all that the client has prepared.
 func (c *client) forget() {
 	clear(c.prepared.named)
+	c.prepared.bytes = 0
 	c.prepared.number = 0
+}
+
+// maxNamed bounds what the named statements of one client take.
+const maxNamed = 16 << 20
+
+// cost is what a statement takes, about.
+func (st *statement) cost() int { return len(st.body) + len(st.client) + 256 }
+
+func (pr *prepared) add(st *statement) {
+	if pr.named == nil {
+		pr.named = map[string]*statement{}
+	}
+	pr.named[st.client] = st
+	pr.bytes += st.cost()
+}
+
+func (pr *prepared) drop(name string) {
+	if st := pr.named[name]; st != nil {
+		delete(pr.named, name)
+		pr.bytes -= st.cost()
+	}
 }
 
 // statements are those that a server has.
 type statements struct {
 	has     map[string]*copyOf
 	unnamed uint64 // the number of the client's statement that is the unnamed one; 0: there is none
+	since   uint64 // the batch in which unnamed was sent
 	batch   uint64
 	clock   uint64
 }
@@ -58,13 +83,24 @@ const unknown = ^uint64(0)
 type copyOf struct {
 	batch     uint64 // in which it was sent
 	confirmed bool
+	doubtful  bool // it may be gone, or of no use: it is not used, but closed when there are too many
 	used      uint64
+}
+
+// distrust notes that nobody knows whether a statement is at the server in good order.
+func (t *statements) distrust(name string) {
+	if c := t.has[name]; c != nil {
+		*c = copyOf{confirmed: true, doubtful: true}
+	}
 }
 
 func (t *statements) clear() {
 	clear(t.has)
 	t.unnamed = unknown
 }
+
+// leave notes that what is being sent leaves that as the unnamed statement.
+func (t *statements) leave(number uint64) { t.unnamed, t.since = number, t.batch }
 
 func (t *statements) confirm(st *statement) {
 	if c := t.has[st.name]; c != nil {
@@ -115,8 +151,9 @@ func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want i
 	m := p.b[i:]
 	switch kind {
 	case 'Q', 'F':
-		if !s.x.Skipping() {
-			c.prepared.number, s.statements.unnamed = 0, 0
+		if kind == 'Q' && !s.x.Skipping() { // a function call leaves the unnamed statement
+			c.prepared.number = 0
+			s.statements.leave(0)
 		}
 		s.x.Query(kind)
 		s.statements.batch++
@@ -132,7 +169,7 @@ func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want i
 		}
 		e := entry{Kind: 'E'}
 		if m[frame.Head] == 0 {
-			e.Note = c.prepared.bound
+			e.Note = c.prepared.portal(s)
 		}
 		s.x.Extended(e)
 	default:
@@ -141,7 +178,7 @@ func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want i
 	return 0, nil
 }
 
-// tracks tells whether prepared statements are followed from server to server.
+// tracks tells whether prepared statements are followed from server to server. The unnamed one always is, but in a session.
 func (d *Door) tracks(l *lane) bool { return d.opt.Mode != Session && l.set.MaxPreparedStatements > 0 }
 
 // named enters a message that has the name of a prepared statement.
@@ -158,9 +195,12 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 		}
 		return min(size, 2*len(m)+frame.Head), nil
 	}
-	if !c.door.tracks(c.lane) {
-		if kind == 'P' && len(name) > 0 {
+	if !c.door.tracks(c.lane) && (len(name) > 0 || c.door.opt.Mode == Session) {
+		switch {
+		case kind == 'P' && len(name) > 0:
 			s.dirty = true
+		case kind == 'B' && unnamedPortal(kind, before):
+			c.prepared.bound = nil
 		}
 		s.x.Extended(entry{Kind: kind})
 		return 0, nil
@@ -176,6 +216,9 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 	case 'P':
 		if old := c.prepared.named[string(name)]; old != nil && !old.made && old.batch != s.statements.batch && s.x.Owes() {
 			return replies, nil // the name is taken only if that batch succeeds
+		}
+		if len(name) > 0 && whole && c.prepared.bytes+size > maxNamed {
+			return 0, &pgwire.Error{Code: "53200", Message: "too many prepared statements", Hint: "Close those that are not needed any more."}
 		}
 		c.parse(s, p, i, m, size, name, whole)
 	case 'C':
@@ -216,14 +259,14 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 	body := m[frame.Head+len(name)+1:]
 	switch old := pr.named[string(name)]; {
 	case len(name) == 0:
-		pr.next++
-		pr.number, s.statements.unnamed = pr.next, unknown
+		pr.number = c.door.unnamed.Add(1)
 		pr.lost = !whole
 		if whole {
 			pr.body = append(pr.body[:0], body...)
 		}
-		s.statements.unnamed = c.mark()
-		s.x.Extended(entry{Kind: 'P', Note: pr.note()})
+		s.statements.leave(pr.number)
+		pr.current = &statement{unnamed: true}
+		s.x.Extended(entry{Kind: 'P', Note: pr.current})
 	case !whole: // too long to be kept: it stays at this server, which is reset afterwards
 		s.dirty = true
 		s.x.Extended(entry{Kind: 'P'})
@@ -236,10 +279,7 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 	default:
 		sum := sha256.Sum256(body)
 		st := &statement{name: c.door.prefix + hex.EncodeToString(sum[:12]), client: string(name), body: string(body), batch: s.statements.batch}
-		if pr.named == nil {
-			pr.named = map[string]*statement{}
-		}
-		pr.named[st.client] = st
+		pr.add(st)
 		pr.added = append(pr.added, st.client)
 		p.open(&c.door.buffers)
 		p.upTo(i, size)
@@ -253,28 +293,10 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 	}
 }
 
-// mark is the client's current unnamed statement in words that are unique among clients.
-func (c *client) mark() uint64 {
-	if c.prepared.number == 0 {
-		return 0
-	}
-	return uint64(c.key.PID)<<32 | c.prepared.number&0xffffffff
-}
-
-// note is a statement that stands for the unnamed one. A few are used in turn.
-func (pr *prepared) note() *statement {
-	if pr.notes == nil {
-		pr.notes = make([]statement, 8)
-	}
-	pr.current = &pr.notes[pr.number%uint64(len(pr.notes))]
-	*pr.current = statement{unnamed: true}
-	return pr.current
-}
-
 // there tells whether a statement is at the server, or on its way in this batch.
 func (t *statements) there(st *statement) bool {
 	has := t.has[st.name]
-	if has == nil || !has.confirmed && has.batch != t.batch {
+	if has == nil || has.doubtful || !has.confirmed && has.batch != t.batch {
 		return false
 	}
 	t.clock++
@@ -318,31 +340,33 @@ func (t *statements) evict(s *server, p *parcel) bool {
 	}
 	delete(t.has, oldest)
 	p.out = frame.Append(p.out, 'C', "S", oldest, "\x00")
-	s.x.Extended(entry{Kind: 'C', Swallow: true})
+	s.x.Extended(entry{Kind: 'C', Swallow: true, Note: &statement{name: oldest}})
 	return true
 }
 
 // use enters a Bind or Describe.
 func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, name []byte) {
 	pr := &c.prepared
+	var bound *statement
 	switch st := pr.named[string(name)]; {
 	case name == nil: // of a portal
-		s.x.Extended(entry{Kind: kind, Note: pr.bound})
+		e := entry{Kind: kind}
+		if unnamedPortal(kind, before) {
+			e.Note = pr.portal(s)
+		}
+		s.x.Extended(e)
+		return
 	case len(name) == 0:
 		c.ensureUnnamed(s, p, i)
 		s.x.Extended(entry{Kind: kind, Note: pr.current})
-		if kind == 'B' {
-			pr.bound = pr.current
-		}
+		bound = pr.current
 	case st != nil:
 		p.open(&c.door.buffers)
 		p.upTo(i, frame.Head+len(before)+len(name))
 		c.ensure(s, p, st)
 		p.out = frame.AppendRenamed(p.out, kind, size, before, len(name), st.name)
 		s.x.Extended(entry{Kind: kind, Note: st})
-		if kind == 'B' {
-			pr.bound = st
-		}
+		bound = st
 	default: // prepared by SQL in this transaction, or not at all
 		if strings.HasPrefix(string(name), c.door.prefix) {
 			p.open(&c.door.buffers)
@@ -350,14 +374,34 @@ func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, n
 			p.out = frame.AppendRenamed(p.out, kind, size, before, len(name), c.door.prefix)
 		}
 		s.x.Extended(entry{Kind: kind})
-		pr.bound = nil
+	}
+	if kind == 'B' && unnamedPortal(kind, before) {
+		pr.bound, pr.boundIn = bound, s.statements.batch
 	}
 }
 
-// ensureUnnamed makes the server's unnamed statement the client's: the one that it has, or none.
+// portal is the statement of the unnamed portal; nil: it is not certain, for the Bind may be skipped. The server is locked.
+func (pr *prepared) portal(s *server) *statement {
+	if pr.boundIn != s.statements.batch && s.x.Owes() {
+		return nil
+	}
+	return pr.bound
+}
+
+// unnamedPortal tells whether a Bind, or a Describe of a portal, is about the unnamed one, by what nameIn found before the
+// name.
+func unnamedPortal(kind byte, before []byte) bool {
+	if kind == 'D' {
+		before = before[1:]
+	}
+	return len(before) == 1
+}
+
+// ensureUnnamed makes the server's unnamed statement the client's: the one that it has, or none. What an earlier batch was to
+// leave is not certain before that has been answered, for it may be skipped.
 func (c *client) ensureUnnamed(s *server, p *parcel, i int) {
 	pr := &c.prepared
-	if s.statements.unnamed == c.mark() {
+	if t := &s.statements; t.unnamed == pr.number && (t.since == t.batch || !s.x.Owes()) {
 		return
 	}
 	p.open(&c.door.buffers)
@@ -365,41 +409,61 @@ func (c *client) ensureUnnamed(s *server, p *parcel, i int) {
 	if pr.number == 0 || pr.lost {
 		p.out = frame.Append(p.out, 'C', "S", "\x00")
 		s.x.Extended(entry{Kind: 'C', Swallow: true})
-		s.statements.unnamed = 0
+		s.statements.leave(0)
 		pr.number = 0
 		return
 	}
 	p.out = frame.Append(p.out, 'P', "\x00", string(pr.body))
 	s.x.Extended(entry{Kind: 'P', Swallow: true, Note: pr.current})
-	s.statements.unnamed = c.mark()
+	s.statements.leave(pr.number)
 }
 
 // close enters a Close. The statement stays at the server for others; the client gets the reply to one that closes nothing.
 func (c *client) close(s *server, p *parcel, i, size int, before, name []byte) {
 	pr := &c.prepared
+	var st *statement
 	switch {
 	case name == nil:
 	case len(name) == 0:
-		pr.number, s.statements.unnamed = 0, 0
+		pr.number = 0
+		s.statements.leave(0)
 	default:
-		if pr.named[string(name)] != nil || strings.HasPrefix(string(name), c.door.prefix) {
-			delete(pr.named, string(name))
+		if st = pr.named[string(name)]; st != nil || strings.HasPrefix(string(name), c.door.prefix) {
+			pr.drop(string(name))
 			p.open(&c.door.buffers)
 			p.upTo(i, frame.Head+len(before)+len(name))
 			p.out = frame.AppendRenamed(p.out, 'C', size, before, len(name), c.door.prefix)
 		}
 	}
-	s.x.Extended(entry{Kind: 'C'})
+	s.x.Extended(entry{Kind: 'C', Note: st})
 }
 
 // dropped is told of a message that failed, or was skipped after one that did. The server is locked.
 func (s *server) dropped(e entry) {
 	st := e.Note
-	if st == nil || e.Kind != 'P' && e.As != '1' {
+	switch e.Kind {
+	case 'Q', 'C':
+		// It did not end the unnamed statement, which may be another client's.
+		s.statements.unnamed = unknown
+	}
+	if st == nil {
 		return
 	}
 	c := s.client
 	switch {
+	case e.Kind == 'C' && e.As == 0 && e.Swallow: // to make room
+		if s.statements.has[st.name] == nil {
+			s.statements.has[st.name] = &copyOf{confirmed: true, doubtful: true}
+		}
+	case e.Kind == 'C' && e.As == 0: // the client still has it
+		if c != nil && c.prepared.named[st.client] == nil {
+			c.prepared.add(st)
+		}
+	case e.Kind == 'B':
+		if c != nil {
+			c.prepared.bound = nil
+		}
+	case e.Kind != 'P' && e.As != '1':
 	case st.twice:
 	case st.unnamed:
 		s.statements.unnamed = unknown
@@ -408,10 +472,10 @@ func (s *server) dropped(e entry) {
 		}
 	default:
 		if e.Kind == 'P' {
-			delete(s.statements.has, st.name)
+			s.statements.distrust(st.name)
 		}
 		if c != nil && !e.Swallow && c.prepared.named[st.client] == st {
-			delete(c.prepared.named, st.client)
+			c.prepared.drop(st.client)
 		}
 	}
 }

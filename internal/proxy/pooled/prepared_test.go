@@ -1,8 +1,10 @@
 package pooled
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/havenha/haven/internal/pgwire/frame"
 )
@@ -47,6 +49,8 @@ func TestRepliesAreThoseOfAServer(t *testing.T) {
 		{"same text, two names", parse("a", "SELECT 1") + parse("b", "SELECT 1") + bind("a") + execute + bind("b") + execute + sync_},
 		{"in a failed transaction", query("BEGIN") + "|" + query("SELECT 1/0") + "|" + parse("s", "SELECT 1") + bind("s") + execute + sync_ + "|" + query("ROLLBACK")},
 		{"error in a batch before a use", parse("s", "SELECT 1") + sync_ + "|" + parse("", "SELECT 1/0") + bind("") + execute + bind("s") + execute + sync_ + bind("s") + execute + sync_},
+		{"close that is skipped", parse("s", "SELECT 1") + sync_ + "|" + parse("x", "SELEC") + closing("s") + sync_ + "|" + bind("s") + execute + sync_},
+		{"function call keeps the unnamed", parse("", "SELECT 1") + sync_ + string(frame.Append(nil, 'F', "\x00\x00\x00\x59\x00\x00\x00\x00\x00\x00")) + bind("") + execute + sync_},
 		{"many names", parse("a", "SELECT 1") + parse("b", "SELECT 2") + parse("c", "SELECT 3") + parse("d", "SELECT 4") + sync_ + "|" + bind("a") + execute + bind("b") + execute + bind("c") + execute + bind("d") + execute + sync_},
 		{"sql prepared", query("BEGIN") + "|" + query("PREPARE s AS SELECT 7") + "|" + bind("s") + execute + sync_ + "|" + query("COMMIT")},
 	} {
@@ -75,7 +79,7 @@ func play(r *raw, batch string) string {
 	syncs := 0
 	for b := []byte(batch); len(b) > 0; {
 		kind, size := frame.Next(b)
-		if kind == 'S' || kind == 'Q' {
+		if kind == 'S' || kind == 'Q' || kind == 'F' {
 			syncs++
 		}
 		b = b[size:]
@@ -103,4 +107,74 @@ func play(r *raw, batch string) string {
 		}
 	}
 	return out.String()
+}
+
+// TestANameThatMayBeTakenWaitsForItsBatchOnly has a name wait for replies, behind a batch whose own Sync waits for it.
+func TestANameThatMayBeTakenWaitsForItsBatchOnly(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a, b := h.raw(), h.raw()
+	a.send(parse("s1", "SELECT pg_sleep(0.2)") + query("SELECT pg_sleep(0.2)") + sync_)
+	a.reply(2, 5*time.Second)
+	a.send(query("SELECT pg_sleep(0.3)") + parse("s2", "SELECT 1") + sync_ + parse("x", "SELECT 1") + parse("s2", "SELECT 2") + sync_)
+	got := a.reply(3, 4*time.Second)
+	if strings.Count(got, "Z(") != 3 {
+		t.Error("a hangs:", got)
+	}
+	a.Close()
+	time.Sleep(300 * time.Millisecond)
+	b.send(query("SELECT 42"))
+	if got := b.reply(1, 4*time.Second); !strings.Contains(got, "42") {
+		t.Error("a is gone, and holds its server still: b gets", got)
+	}
+}
+
+// TestWhoLeavesWhileANameWaitsLosesItsServer: nobody reads the client meanwhile.
+func TestWhoLeavesWhileANameWaitsLosesItsServer(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a, b := h.raw(), h.raw()
+	a.send(query("SELECT pg_sleep(60)") + parse("s", "SELECT 1") + sync_ + parse("s", "SELECT 2") + sync_)
+	waitSent(t, h)
+	a.Close()
+	b.send(query("SELECT 42"))
+	if got := b.reply(1, 10*time.Second); !strings.Contains(got, "42") {
+		t.Error(got)
+	}
+}
+
+// TestAStalePlanIsPreparedAnew: a statement that does not fit its table any more fails once, as in a session that had it.
+func TestAStalePlanIsPreparedAnew(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(query("CREATE TABLE st AS SELECT 1 AS i"))
+	a.until('Z')
+	use := parse("s", "SELECT * FROM st") + bind("s") + execute + closing("s") + sync_
+	a.send(use)
+	a.until('Z')
+	exec(t, open(t, Session, p, nil).connect(), "ALTER TABLE st ADD j int") // through the same server, the reset would hide it
+	if got := play(a, use); !strings.Contains(got, "0A000") {
+		t.Error(got)
+	}
+	for _, r := range []*raw{a, h.raw()} {
+		if got := play(r, closing("s")+use); strings.Contains(got, "E[") {
+			t.Error(got)
+		}
+	}
+}
+
+// TestEvictionsThatAreSkippedAreMadeUpFor counts what is at the server.
+func TestEvictionsThatAreSkippedAreMadeUpFor(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.MaxPreparedStatements = 2 })
+	a := h.raw()
+	for i := range 20 {
+		play(a, parse(fmt.Sprintf("a%d", i), fmt.Sprintf("SELECT %d", i))+sync_)
+		play(a, parse("x", "SELEC")+parse("y", fmt.Sprintf("SELECT %d", 100+i))+parse("z", fmt.Sprintf("SELECT %d", 200+i))+sync_)
+	}
+	got := text(t, h.connect(), "SELECT count(*) FROM pg_prepared_statements")
+	if len(got) != 1 || got > "4" {
+		t.Errorf("%s statements at a server, where max_prepared_statements is 2", got)
+	}
 }

@@ -42,7 +42,7 @@ type server struct {
 	task   *task // a statement of our own; only while nobody has the connection, or while verifying
 	dead   bool
 	// writing: the client's goroutine sends a message, or has sent a part of one. fresh: nothing of what it sends since
-	// the connection was lent has left yet.
+	// the connection was lent, or was at an edge last, has left yet.
 	writing, fresh bool
 	// flushing: so many writes to the client are under way. settled: the reading goroutine has nothing left.
 	flushing int
@@ -233,6 +233,11 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		if c == nil {
 			return false, errUnasked
 		}
+		if len(s.cancelled.stash) > 0 {
+			// What is withheld was done before: the words of the server would deny it.
+			s.refuse(lost(frame.Unknown))
+			return false, nil
+		}
 		s.fatal, s.spent = true, true
 		return true, nil
 	}
@@ -246,7 +251,10 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	rows, executed := s.rows, false
 	switch kind {
 	case 'E':
-		s.failed = true
+		s.failed, s.rows = true, false
+		s.statements.unnamed = unknown // a query that failed early has left it
+	case 's', 'I', 'Z':
+		s.rows = false
 	case 'D':
 		s.rows = true
 	case 'T':
@@ -271,7 +279,7 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		}
 	}
 	if s.cancelled.forwarded && pass {
-		return s.withhold(kind, m, whole)
+		return s.withhold(kind, e, m, whole)
 	}
 	return pass, nil
 }
@@ -292,6 +300,9 @@ func (s *server) answered(kind byte, e entry, m []byte) bool {
 		if e.Note != nil && e.Note.twice {
 			s.replace(&pgwire.Error{Severity: "ERROR", Code: "42P05", Message: "prepared statement \"" + e.Note.client + "\" already exists"})
 			return false
+		}
+		if e.Note != nil && !e.Note.unnamed && outdated(m[frame.Head:]) {
+			s.statements.distrust(e.Note.name)
 		}
 		return true
 	case kind == 'T' && e.Kind == 'D' && e.Note != nil:
@@ -334,6 +345,21 @@ func (s *server) parameter(body []byte) {
 	if s.client != nil && s.task == nil {
 		s.client.params = s.params
 	}
+}
+
+// outdated tells whether an error may mean that a prepared statement is not there, or does not fit its tables any more.
+func outdated(body []byte) bool {
+	for len(body) > 1 && body[0] != 0 {
+		value, rest, ok := frame.Text(body[1:])
+		if !ok {
+			break
+		}
+		if body[0] == 'C' {
+			return string(value) == "0A000" || string(value) == "26000"
+		}
+		body = rest
+	}
+	return true // not understood
 }
 
 // isFatal looks for the severity of an ErrorResponse: V, which is never translated, or S.
@@ -381,7 +407,7 @@ func (s *server) tag(body []byte, e entry, rows bool) {
 	}
 }
 
-// passing tells whether what a command did ends with its transaction at the latest.
+// passing tells whether what a command did ends with its transaction at the latest. EXPLAIN ANALYZE does what it explains.
 func passing(tag []byte) bool {
 	word := tag
 	if i := bytes.IndexByte(tag, ' '); i >= 0 {
@@ -389,7 +415,7 @@ func passing(tag []byte) bool {
 	}
 	switch string(word) {
 	case "INSERT", "UPDATE", "DELETE", "MERGE", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "FETCH", "MOVE", "COPY",
-		"SHOW", "EXPLAIN", "VACUUM", "ANALYZE", "TRUNCATE", "LOCK", "CLOSE", "NOTIFY", "CHECKPOINT", "REINDEX", "START":
+		"SHOW", "VACUUM", "ANALYZE", "TRUNCATE", "LOCK", "CLOSE", "NOTIFY", "CHECKPOINT", "REINDEX", "START":
 		return true
 	}
 	return string(tag) == "PREPARE TRANSACTION"
@@ -401,15 +427,14 @@ func (s *server) finish() {
 	s.dead = true
 	c, t := s.client, s.task
 	s.client, s.task = nil, nil
-	fate := s.x.Fate()
-	if s.undelivered {
-		fate = frame.Unknown
-	}
+	fate := s.fate()
 	// The client's goroutine, which is about to learn that nothing could be sent, decides by itself.
-	undecided := c != nil && s.fresh && s.writing && !s.undelivered && !s.torn
+	undecided := c != nil && s.fresh && s.writing && !s.undelivered && !s.torn && len(s.cancelled.stash) == 0
 	ends := c != nil && !undecided && (fate != frame.Nothing || s.fatal || s.door.opt.Mode == Session || s.torn)
 	if ends {
 		c.doomed.Store(true)
+	} else if c != nil && !undecided && s.cutoff {
+		_ = c.conn.SetWriteDeadline(time.Time{})
 	}
 	s.cancelled.calm.Broadcast()
 	s.mu.Unlock()
@@ -432,9 +457,16 @@ func (s *server) finish() {
 		c.conn.Close()
 	case ends:
 		c.conn.Close()
-	case c != nil && !undecided && s.cutoff:
-		_ = c.conn.SetWriteDeadline(time.Time{})
 	}
+}
+
+// fate is what may have become of the client's transaction when the connection breaks off. What is withheld may have been
+// committed, and so may what the client was not told. The server is locked.
+func (s *server) fate() frame.Fate {
+	if s.undelivered || len(s.cancelled.stash) > 0 {
+		return frame.Unknown
+	}
+	return s.x.Fate()
 }
 
 // lost is what a client is told whose server connection has broken off.

@@ -50,12 +50,13 @@ type sock struct {
 	conn    net.Conn
 	raw     syscall.RawConn // of a connection without TLS; nil: read through conn
 	under   syscall.RawConn // the TCP connection, with TLS or without; nil: unknown
+	tap     *tap            // below TLS; nil: there is none
 	buffers *buffers
 	size    int
 
 	buf  []byte
 	r, w int // what was read and not yet used is buf[r:w]
-	// reading: something was read, or is just being read, that the owner has not seen yet.
+	// reading: something was read, or is just being read, that the owner has not seen yet. With TLS, tap knows that.
 	reading atomic.Bool
 
 	try    func(fd uintptr) bool
@@ -66,9 +67,16 @@ type sock struct {
 // open begins to use a connection.
 func (s *sock) open(conn net.Conn, b *buffers, size int) {
 	s.conn, s.buffers, s.size = conn, b, size
+	if t, ok := conn.(*tap); ok {
+		conn = t.Conn // no TLS
+		s.conn = conn
+	}
 	inner := conn
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		inner = t.NetConn()
+	}
+	if t, ok := inner.(*tap); ok {
+		s.tap, inner = t, t.Conn
 	}
 	if c, ok := inner.(syscall.Conn); ok {
 		s.under, _ = c.SyscallConn()
@@ -160,6 +168,14 @@ func (s *sock) room(want int) {
 	s.r, s.w = 0, have
 }
 
+// busy tells whether something was read, or is just being read, that the owner has not seen yet.
+func (s *sock) busy() bool {
+	if s.tap != nil {
+		return s.tap.busy.Load()
+	}
+	return s.reading.Load()
+}
+
 // grow lets later reads take more at once: much is coming.
 func (s *sock) grow() { s.size = largeBuffer }
 
@@ -183,6 +199,20 @@ const (
 // quiet tells whether there is nothing to read, not even the end. On a connection whose reader waits, that is the last moment
 // at which it can be told that the other side was still there.
 func (s *sock) quiet() bool { return s.peek() == nothing }
+
+// hungUp tells whether the other side has closed its end, whatever it has sent before.
+func (s *sock) hungUp() bool {
+	if s.under == nil {
+		return false
+	}
+	gone := false
+	err := s.under.Control(func(fd uintptr) {
+		look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(look, 0)
+		gone = err == nil && n > 0 && look[0].Revents != 0
+	})
+	return gone || err != nil
+}
 
 func (s *sock) peek() (seen glimpse) {
 	if s.under == nil {

@@ -36,6 +36,7 @@ type place struct {
 	term    *atomic.Bool // true: over
 	changed chan struct{}
 	why     string
+	replica bool
 	chairs  map[*chair]struct{}
 	fails   atomic.Int32
 }
@@ -119,7 +120,7 @@ func (c *chair) Dial(ctx context.Context) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", c.address)
 }
 func (c *chair) Server() string { return c.address }
-func (c *chair) Primary() bool  { return true }
+func (c *chair) Primary() bool  { return !c.place.replica }
 func (c *chair) Valid() bool    { return !c.over.Load() }
 func (c *chair) Failed(string)  { c.place.fails.Add(1); time.Sleep(5 * time.Millisecond) }
 func (c *chair) Leave(_, _ int64) {
@@ -328,4 +329,22 @@ func (r *raw) until(last byte) (kinds string, body []byte) {
 			return kinds, body
 		}
 	}
+}
+
+// reply reads until the nth ReadyForQuery, or until the limit, and returns the replies in words.
+func (r *raw) reply(n int, limit time.Duration) string {
+	r.SetReadDeadline(time.Now().Add(limit))
+	var b strings.Builder
+	for n > 0 {
+		k, body, err := r.next()
+		if err != nil {
+			fmt.Fprintf(&b, "<%v>", err)
+			break
+		}
+		fmt.Fprintf(&b, "%c(%.80q) ", k, body)
+		if k == 'Z' {
+			n--
+		}
+	}
+	return b.String()
 }

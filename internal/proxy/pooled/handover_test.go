@@ -1,0 +1,166 @@
+package pooled
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/pgwire/frame"
+)
+
+// size1 has all clients use one server connection in turn.
+func size1(o *Options) { o.Pool.DefaultPoolSize = 1 }
+
+// TestASkippingServerStaysWithItsClient: after an error the server ignores what it gets up to the next Sync, and would ignore
+// what another client sends.
+func TestASkippingServerStaysWithItsClient(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	for _, c := range []struct {
+		name, sent, want string
+	}{
+		{"extended", parse("", "INSERT INTO nowhere VALUES (1)") + bind("") + execute + sync_, "42P01"},
+		{"simple", query("SELECT 42"), "42"},
+	} {
+		a, b := h.raw(), h.raw()
+		a.send(parse("x", "SELEC") + query("SELECT 1"))
+		a.until('E')
+		b.send(c.sent)
+		if got := b.reply(1, 200*time.Millisecond); !strings.Contains(got, "timeout") {
+			t.Errorf("%s: the server changed hands: %s", c.name, got)
+		}
+		a.Close()
+		if got := b.reply(1, 10*time.Second); !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s", c.name, got)
+		}
+		b.Close()
+	}
+}
+
+// TestNobodyExecutesTheUnnamedStatementOfAnother has what would end the unnamed statement skipped after an error.
+func TestNobodyExecutesTheUnnamedStatementOfAnother(t *testing.T) {
+	use := bind("") + execute + sync_
+	for name, attack := range map[string]string{
+		"function call":          string(frame.Append(nil, 'F', "\x00\x00\x0d\x3a\x00\x00\x00\x00\x00\x00")), // version(), say
+		"no unnamed":             sync_,
+		"pipelined parse":        parse("x", "SELEC") + parse("", "SELECT 'mine'") + sync_ + use,
+		"pipelined query":        parse("x", "SELEC") + query("SELECT 1") + sync_ + use,
+		"pipelined close":        parse("x", "SELEC") + closing("") + sync_ + use,
+		"pipelined bind":         parse("x", "SELEC") + bind("") + sync_ + use,
+		"invalid text":           query("SELECT '\xff'"),
+		"pipelined invalid text": query("SELECT '\xff'") + use,
+		"bind":                   parse("x", "SELEC") + bind("") + sync_,
+		"query":                  parse("x", "SELEC") + query("SELECT 1") + sync_,
+		"close":                  parse("x", "SELEC") + closing("") + sync_,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, p := pg(t)
+			h := open(t, Transaction, p, size1)
+			a, b := h.raw(), h.raw()
+			a.send(parse("", "SELECT 'secret of a'") + bind("") + execute + sync_)
+			a.until('Z')
+			want := max(1, strings.Count(attack, sync_)) // a query that is skipped gets no reply
+			if name == "pipelined invalid text" {
+				want++
+			}
+			b.send(attack)
+			if got := b.reply(want, 3*time.Second); strings.Contains(got, "secret") || strings.Count(got, "Z(") != want {
+				t.Error("b got:", got)
+			}
+			b.send(use)
+			if got := b.reply(1, 3*time.Second); strings.Contains(got, "secret") {
+				t.Error("b executed the unnamed statement of a:", got)
+			}
+		})
+	}
+}
+
+// Without max_prepared_statements the unnamed statement is followed all the same.
+func TestTheUnnamedStatementIsFollowedWithoutNamedOnes(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.MaxPreparedStatements = 0 })
+	a, b := h.raw(), h.raw()
+	b.send(parse("", "SELECT 'mine'") + sync_)
+	b.until('Z')
+	a.send(parse("", "SELECT 'secret of a'") + bind("") + execute + sync_)
+	a.until('Z')
+	b.send(bind("") + execute + sync_)
+	if got := b.reply(1, 3*time.Second); !strings.Contains(got, "mine") {
+		t.Error("b does not get its own statement:", got)
+	}
+}
+
+// TestTemporaryTablesReachNobodyElse makes them with what looks like a SELECT that returns rows.
+func TestTemporaryTablesReachNobodyElse(t *testing.T) {
+	_, _, p := pg(t)
+	partly := "E\x00\x00\x00\x09\x00\x00\x00\x00\x01"
+	for i, c := range []struct {
+		name, script string
+		zs           int
+	}{
+		{"suspended portal", query("BEGIN") + parse("", "SELECT generate_series(1,3)") + bind("") + partly + sync_ + parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + execute + sync_ + query("COMMIT"), 4},
+		{"suspended portal, simple", query("BEGIN") + parse("", "SELECT generate_series(1,3)") + bind("") + partly + sync_ + query("CREATE TEMP TABLE leak%d AS SELECT 1") + query("COMMIT"), 4},
+		{"pipelined after an error among rows", query("SELECT 1/(2-i) FROM generate_series(1,2) i") + query("SELECT 1 INTO TEMP leak%d"), 2},
+		{"explain analyze", query("EXPLAIN ANALYZE CREATE TEMP TABLE leak%d AS SELECT 1"), 1},
+		{"named portal's bind", query("BEGIN") + parse("into", "SELECT 1 AS i INTO TEMP leak%d") + parse("rows", "SELECT 1") + bind("rows") + execute + bind("into") + string(frame.Append(nil, 'B', "p\x00", "rows\x00", "\x00\x00\x00\x00\x00\x00")) + execute + sync_ + query("COMMIT"), 3},
+		{"a bind that is skipped", query("BEGIN") + parse("sp", "SAVEPOINT s") + parse("back", "ROLLBACK TO s") + parse("rows", "SELECT 1") + describe("rows") +
+			parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + portal("sp") + parse("x", "SELEC") + bind("rows") + sync_ + portal("back") + execute + sync_ + query("COMMIT"), 4},
+		{"many unnamed statements in one batch", query("BEGIN") + parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + execute + strings.Repeat(parse("", "SELECT 1")+describe(""), 8) + sync_ + query("COMMIT"), 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := open(t, Transaction, p, size1)
+			a, b := h.raw(), h.raw()
+			// length words are right only if the number has as many digits as the verb
+			s := strings.ReplaceAll(c.script, "leak%d", fmt.Sprintf("leak%02d", i))
+			a.send(s)
+			a.reply(c.zs, 5*time.Second)
+			b.send(query(fmt.Sprintf("SELECT count(*) FROM pg_class WHERE relname = 'leak%02d' AND relpersistence = 't'", i)))
+			if got := b.reply(1, 5*time.Second); !strings.Contains(got, `0"`) || strings.Contains(got, `x011"`) {
+				t.Error("b sees the temporary table:", got)
+			}
+		})
+	}
+}
+
+// TestHealthyConnectionsAreKept has many clients share few servers: none of them is given up.
+func TestHealthyConnectionsAreKept(t *testing.T) {
+	_, _, p := pg(t)
+	k := &counting{place: p}
+	h := open(t, Transaction, p, func(o *Options) { o.Cluster = k; o.Pool.DefaultPoolSize = 4 })
+	var wg sync.WaitGroup
+	var total atomic.Int64
+	end := time.Now().Add(time.Second)
+	for range 16 {
+		a := h.raw()
+		wg.Go(func() {
+			for time.Now().Before(end) {
+				a.send(query("SELECT 1"))
+				a.until('Z')
+				total.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if k.n.Load() > 4 {
+		t.Errorf("%d connections for a pool of 4, and %d statements", k.n.Load(), total.Load())
+	}
+}
+
+type counting struct {
+	*place
+	n atomic.Int64
+}
+
+func (c *counting) Connect(ctx context.Context, cut func()) (Seat, error) {
+	c.n.Add(1)
+	return c.place.Connect(ctx, cut)
+}
+
+// portal binds a statement to a portal of its own name, and executes that.
+func portal(name string) string {
+	return string(frame.Append(frame.Append(nil, 'B', name, "\x00", name, "\x00\x00\x00\x00\x00\x00\x00"), 'E', name, "\x00\x00\x00\x00\x00"))
+}

@@ -1,0 +1,115 @@
+package pooled
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/pgwire/frame"
+	"github.com/havenha/haven/internal/postgres/pgtest"
+)
+
+// TestFailedLoginsFreeTheirPlaces: max_client_conn counts who is there.
+func TestFailedLoginsFreeTheirPlaces(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) {
+		o.Pool.MaxClientConn = 2
+		auth, err := pgwire.NewAuthenticator(pgwire.AuthOptions{Method: pgwire.SCRAM, Secrets: trusting{pgtest.SuperPassword}})
+		pgtest.Must(t, err)
+		o.Accept.Auth = auth
+	})
+	for range 2 {
+		if _, err := pgx.Connect(context.Background(), h.url("password=wrong")); code(err) != "28P01" {
+			t.Error(err)
+		}
+	}
+	c, err := pgx.Connect(context.Background(), h.url("password='"+strings.ReplaceAll(strings.ReplaceAll(pgtest.SuperPassword, "\\", "\\\\"), "'", "\\'")+"'"))
+	if err != nil {
+		t.Fatal("nobody is connected, and the right password is refused: ", err)
+	}
+	c.Close(context.Background())
+}
+
+// TestAClientThatWaitsForItsAnswerIsNotIdle: neither is one in a transaction. One without a server is.
+func TestAClientThatWaitsForItsAnswerIsNotIdle(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.ClientIdleTimeout = 400 * time.Millisecond })
+	a := h.raw()
+	a.send(query("SELECT pg_sleep(1.5)"))
+	if got := a.reply(1, 5*time.Second); strings.Contains(got, "E(") {
+		t.Error("a client that waits for its answer was ended as idle:", got)
+	}
+	a.send(query("BEGIN"))
+	a.until('Z')
+	time.Sleep(time.Second)
+	a.send(query("COMMIT"))
+	a.until('Z')
+	if _, body := a.until('E'); !strings.Contains(string(body), "57P05") {
+		t.Errorf("an idle client is told %q", body)
+	}
+}
+
+// TestNoErrorIsWrittenIntoARow: who has a part of a message cannot be told anything.
+func TestNoErrorIsWrittenIntoARow(t *testing.T) {
+	p := fake(t, func(conn net.Conn, sql string) bool {
+		// A row of 300 bytes of which 200 come.
+		row := frame.Append(nil, 'D', "\x00\x01\x00\x00\x00\x64"+strings.Repeat("x", 100))
+		conn.Write(row[:30])
+		time.Sleep(3 * time.Second)
+		return false
+	}, func() {})
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.QueryTimeout = 500 * time.Millisecond })
+	a := h.raw()
+	a.send(query("SELECT"))
+	got := a.reply(1, 3*time.Second)
+	if strings.HasPrefix(got, "D(") {
+		t.Error("a row was made up from the error")
+	}
+}
+
+// TestALesserCredentialReplacesNone: a login by peer, certificate or trust brings what is stored, which may be of no use.
+func TestALesserCredentialReplacesNone(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, nil)
+	verifier := "SCRAM-SHA-256$4096:MTIzNDU2Nzg5MDEyMzQ1Ng==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	one := h.raw() // proves a password, say
+	defer one.Close()
+	c := h.only()
+	// what a client by peer, cert or trust comes with if the stored secret is SCRAM
+	n, m := net.Pipe()
+	defer n.Close()
+	defer m.Close()
+	h.door.enter(newClient(h.door, &pgwire.Client{Conn: n, User: "postgres", Database: "postgres", Credential: pgwire.ParseSecret(verifier).Credential()}))
+	if c.lane.credential.Password == "" {
+		t.Error("the pool has lost the credential that it could log in with")
+	}
+}
+
+// TestPoolsThatNobodyUsesEnd: clients may name any database.
+func TestPoolsThatNobodyUsesEnd(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, nil)
+	r := h.raw()
+	for i := range 5 {
+		if _, err := pgx.Connect(context.Background(), fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=no%d sslmode=disable", h.port, i)); code(err) != "3D000" {
+			t.Error(err)
+		}
+	}
+	pgtest.Eventually(t, "only the pool that is used is left", func() error {
+		h.door.mu.Lock()
+		defer h.door.mu.Unlock()
+		h.door.sweep()
+		if n := len(h.door.lanes); n != 1 {
+			return fmt.Errorf("%d pools", n)
+		}
+		return nil
+	})
+	r.send(query("SELECT 1"))
+	r.until('Z')
+}

@@ -1,0 +1,235 @@
+package pooled
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/pgwire/frame"
+	"github.com/havenha/haven/internal/postgres/pgtest"
+)
+
+// fake is a server that the test plays.
+func fake(t *testing.T, answer func(conn net.Conn, sql string) bool, cancelled func()) *place {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pgtest.Must(t, err)
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() {
+				defer conn.Close()
+				var head [8]byte
+				if _, err := io.ReadFull(conn, head[:]); err != nil {
+					return
+				}
+				io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint32(head[:])-8))
+				if binary.BigEndian.Uint32(head[4:]) == 1234<<16|5678 {
+					cancelled()
+					return
+				}
+				hello := frame.Append(nil, 'R', "\x00\x00\x00\x00")
+				hello = frame.Append(hello, 'S', "in_hot_standby\x00off\x00")
+				hello = frame.Append(hello, 'K', "\x00\x00\x00\x01\x00\x00\x00\x02")
+				conn.Write(frame.Append(hello, 'Z', "I"))
+				r := &raw{t, conn}
+				for {
+					kind, body, err := r.next()
+					if err != nil || kind == 'X' {
+						return
+					}
+					if kind == 'Q' && strings.Contains(string(body), "pg_stat_activity") {
+						conn.Write(frame.Append(frame.Append(frame.Append(nil, 'D', "\x00\x01\x00\x00\x00\x00"), 'C', "SELECT 1\x00"), 'Z', "I"))
+						continue
+					}
+					if !answer(conn, string(body)) {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close() })
+	p := newPlace()
+	p.admit(l.Addr().String())
+	return p
+}
+
+func (h *house) only() *client {
+	h.door.mu.Lock()
+	defer h.door.mu.Unlock()
+	for _, c := range h.door.clients {
+		return c
+	}
+	return nil
+}
+
+func waitSent(t *testing.T, h *house) {
+	pgtest.Eventually(t, "sent", func() error {
+		if h.door.Snapshot()[0].OpenTransactions != 1 {
+			return errUnasked
+		}
+		return nil
+	})
+}
+
+// TestALossWhileASuccessIsWithheldIsUnknown loses the server while it is made sure that a standby has the commit.
+func TestALossWhileASuccessIsWithheldIsUnknown(t *testing.T) {
+	for _, pipelined := range []bool{false, true} {
+		t.Run(fmt.Sprint("next statement sent: ", pipelined), func(t *testing.T) {
+			gotCancel, verifying, goOn := make(chan int), make(chan int), make(chan int)
+			p := fake(t, func(conn net.Conn, sql string) bool {
+				switch {
+				case strings.HasPrefix(sql, "COMMIT"):
+					<-gotCancel
+					conn.Write(frame.Append(frame.Append(nil, 'C', "COMMIT\x00"), 'Z', "I"))
+				case strings.Contains(sql, "emit_message"):
+					close(verifying)
+					<-goOn
+					return false
+				default:
+					conn.Write(frame.Append(frame.Append(nil, 'C', "NEXT\x00"), 'Z', "I"))
+				}
+				return true
+			}, func() { close(gotCancel) })
+			h := open(t, Transaction, p, size1)
+			a := h.raw()
+			a.send(query("COMMIT"))
+			pgtest.Eventually(t, "sent", func() error {
+				if h.door.Snapshot()[0].OpenTransactions != 1 {
+					return errUnasked
+				}
+				return nil
+			})
+			go h.door.cancel(&h.only().key)
+			<-verifying
+			if pipelined {
+				a.send(query("SELECT next"))
+				time.Sleep(100 * time.Millisecond)
+			}
+			close(goOn)
+			got := a.reply(1, 3*time.Second)
+			if !strings.Contains(got, "08007") {
+				t.Error("the client is not told that the outcome of its COMMIT is unknown")
+			}
+		})
+	}
+}
+
+// TestAFatalErrorWhileASuccessIsWithheldIsUnknown: the words of the server would deny the commit.
+func TestAFatalErrorWhileASuccessIsWithheldIsUnknown(t *testing.T) {
+	gotCancel, sent := make(chan int), make(chan int)
+	p := fake(t, func(conn net.Conn, sql string) bool {
+		<-gotCancel
+		conn.Write(frame.Append(frame.Append(nil, 'C', "COMMIT\x00"), 'Z', "I"))
+		time.Sleep(100 * time.Millisecond)
+		conn.Write(pgwire.AppendErrorResponse(nil, &pgwire.Error{Code: "57P01", Message: "terminating connection due to administrator command"}))
+		time.Sleep(200 * time.Millisecond)
+		close(sent)
+		return false
+	}, func() { close(gotCancel); <-sent })
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(query("COMMIT"))
+	waitSent(t, h)
+	go h.door.cancel(&h.only().key)
+	got := a.reply(1, 3*time.Second)
+	if !strings.Contains(got, "08007") {
+		t.Error("a COMMIT that was done is told as a failure")
+	}
+}
+
+// TestACommitBeforeATransactionThatIsOpenIsMadeSureOf pipelines BEGIN behind a statement that commits by itself.
+func TestACommitBeforeATransactionThatIsOpenIsMadeSureOf(t *testing.T) {
+	gotCancel := make(chan int)
+	var verified atomic.Bool
+	p := fake(t, func(conn net.Conn, sql string) bool {
+		switch {
+		case strings.HasPrefix(sql, "INSERT"):
+			<-gotCancel
+			conn.Write(frame.Append(frame.Append(nil, 'C', "INSERT 0 1\x00"), 'Z', "I"))
+		case strings.HasPrefix(sql, "BEGIN"):
+			conn.Write(frame.Append(frame.Append(nil, 'C', "BEGIN\x00"), 'Z', "T"))
+		case strings.Contains(sql, "emit_message"):
+			verified.Store(true)
+			conn.Write(frame.Append(frame.Append(nil, 'C', "SELECT 1\x00"), 'Z', "I"))
+		}
+		return true
+	}, func() { close(gotCancel) })
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(query("INSERT") + query("BEGIN"))
+	waitSent(t, h)
+	go h.door.cancel(&h.only().key)
+	got := a.reply(2, 3*time.Second)
+	if strings.Contains(got, "INSERT") && !verified.Load() {
+		t.Error("success of an INSERT that was committed beside a cancel, and nobody made sure of it")
+	}
+}
+
+type hooked struct {
+	net.Conn
+	hook atomic.Pointer[func()]
+}
+
+func (k *hooked) Write(b []byte) (int, error) {
+	if f := k.hook.Swap(nil); f != nil {
+		(*f)()
+	}
+	return k.Conn.Write(b)
+}
+
+func TestWhatIsWithheldComesAfterItsRows(t *testing.T) {
+	gotCancel, reached := make(chan int), make(chan int)
+	p := fake(t, func(conn net.Conn, sql string) bool {
+		switch {
+		case strings.HasPrefix(sql, "SELECT"):
+			<-gotCancel
+			conn.Write(frame.Append(frame.Append(frame.Append(nil, 'D', "\x00\x01\x00\x00\x00\x01x"), 'C', "SELECT 1\x00"), 'Z', "T"))
+		default:
+			conn.Write(frame.Append(frame.Append(nil, 'C', "BEGIN\x00"), 'Z', "T"))
+		}
+		return true
+	}, func() { close(gotCancel); <-reached })
+	h := open(t, Transaction, p, size1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pgtest.Must(t, err)
+	defer l.Close()
+	h.address = l.Addr().String()
+	k := make(chan *hooked, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		x := &hooked{Conn: conn}
+		k <- x
+		h.door.Serve(x)
+	})
+	a := h.raw()
+	defer a.Close()
+	x := <-k
+	a.send(query("BEGIN"))
+	a.reply(1, 3*time.Second)
+	hook := func() { close(reached); time.Sleep(300 * time.Millisecond) }
+	x.hook.Store(&hook)
+	a.send(query("SELECT"))
+	time.Sleep(100 * time.Millisecond)
+	go h.door.cancel(&h.only().key)
+	first := a.reply(1, 3*time.Second)
+	if !strings.HasPrefix(first, "D(") {
+		t.Error("CommandComplete and ReadyForQuery came before the row:", first)
+	}
+}
