@@ -32,7 +32,7 @@ const module = "github.com/havenha/haven"
 // Tests may import what they like of lower layers; they are not checked.
 const layers = `
 # vocabulary
-NONE                                            < cluster, freeport
+NONE                                            < cluster, freeport, freeze
 cluster                                         < bootclock
 
 # the configuration: how values are written, where they stand, what they mean
@@ -55,7 +55,7 @@ cluster, postgres/durable, postgres/session     < postgres/slots
 cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/processes, postgres/programs, postgres/script, postgres/session, postgres/slots, postgres/wal < postgres
 bootclock, cluster, postgres/pidfile, postgres/processes < guard
 bootclock, cluster, dcs                         < dcs/etcd
-bootclock, cluster, dcs, freeport               < dcs/dcstest
+bootclock, cluster, dcs, freeport, freeze       < dcs/dcstest
 freeport, postgres, postgres/programs           < postgres/pgtest
 check                                           < journal
 config                                          < obs

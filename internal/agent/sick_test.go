@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"github.com/havenha/haven/internal/freeze"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,7 +14,6 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/drill/hosts"
 	"github.com/havenha/haven/internal/ha"
-	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // TestHungServerIsReplaced: the postmaster of the primary is stopped. Its sessions live on, the agent's among them, and
@@ -24,7 +24,7 @@ func TestHungServerIsReplaced(t *testing.T) {
 	s := w.await("a synchronous standby", synced(2))
 	leader, standby := s.Leader.Name, other(s)
 	w.mustExec(leader, "CREATE TABLE kept AS SELECT 1 AS n")
-	pgtest.Freeze(t, postmaster(t, w.leader(s)))
+	freeze.Process(t, postmaster(t, w.leader(s)))
 	s = w.await("a handover", func(s cluster.Snapshot) bool { return s.Leader != nil && s.Leader.Name == standby && whole(2)(s) })
 	if c := s.Term.Cause; c == nil || c.Code != ha.CauseHung || s.Term.Fence != cluster.FenceStopped {
 		t.Errorf("term says %+v, want a handover for a hang", s.Term)
@@ -51,7 +51,7 @@ func TestHungServerIsStartedAgain(t *testing.T) {
 		t.Errorf("term %d of %s, was %d of %s: an asynchronous standby may lack commits", s.Term.Number, s.Leader.Name, term, leader)
 	}
 	pid := postmaster(t, w.members[leader])
-	pgtest.Freeze(t, pid)
+	freeze.Process(t, pid)
 	w.eventually("it says that it hangs again", 30*time.Second, func() bool {
 		return w.members[leader].agent.Status().Reason.Code == ha.ReasonHungStays
 	})

@@ -1,12 +1,12 @@
 package agent_test
 
 import (
+	"github.com/havenha/haven/internal/freeze"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
-	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // TestTimeoutsOfThePrimary: a primary that does not stop in time is ended, and the switchover goes on; one that has crashed is not
@@ -22,7 +22,7 @@ func TestTimeoutsOfThePrimary(t *testing.T) {
 		t.Fatal(err)
 	}
 	stuck := int(c.PgConn().PID())
-	pgtest.Freeze(t, stuck) // its processes cannot end by themselves
+	freeze.Process(t, stuck) // its processes cannot end by themselves
 	began := time.Now()
 	if err := w.store.PutFailover(t.Context(), cluster.Failover{Leader: from, Candidate: to}, -1); err != nil {
 		t.Fatal(err)

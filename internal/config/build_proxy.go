@@ -94,6 +94,9 @@ func (l *loader) listener(path string) Listener {
 			}
 		}
 		out.Pool = l.pool(path + ".pool.")
+		if reset := path + ".pool.server_reset_query"; out.Mode == "session" && out.Pool.ServerResetQuery == "" {
+			l.report.warnf(l.doc.Nearest(reset), "`%s` is empty: whatever a client leaves in its session (settings, temporary tables, prepared statements, locks) is there for the next one", reset)
+		}
 	}
 	return out
 }

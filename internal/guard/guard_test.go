@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/havenha/haven/internal/freeze"
 	"log/slog"
 	"net"
 	"os"
@@ -316,7 +317,7 @@ func TestAnotherGuardTakesOver(t *testing.T) {
 				t.Errorf("the guard says of the server it has started: %+v", first.Server)
 			}
 			if sig == syscall.SIGSTOP {
-				pgtest.Freeze(t, first.PID)
+				freeze.Process(t, first.PID)
 			} else {
 				pgtest.Must(t, syscall.Kill(first.PID, sig))
 				<-lost

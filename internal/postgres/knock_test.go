@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/havenha/haven/internal/freeze"
 	"path/filepath"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func TestKnock(t *testing.T) {
 		pgtest.Must(t, c.Close(ctx))
 	}
 
-	pgtest.Freeze(t, i.Server().PID())
+	freeze.Process(t, i.Server().PID())
 	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	if _, err := i.Knock(short, 0); err == nil {
@@ -107,7 +108,7 @@ func TestKnockWaitsForAPlace(t *testing.T) {
 	o := pgtest.Options(t, "knockqueue")
 	i := pgtest.Primary(t, o)
 	ctx := pgtest.Context(t)
-	pgtest.Freeze(t, i.Server().PID())
+	freeze.Process(t, i.Server().PID())
 	resume := func() { _ = unix.Kill(i.Server().PID(), unix.SIGCONT) }
 	defer resume()
 	fillQueue(t, filepath.Join(o.SocketDir, fmt.Sprintf(".s.PGSQL.%d", o.Port)))

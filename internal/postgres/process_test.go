@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/havenha/haven/internal/freeze"
 	"os"
 	"os/exec"
 	"strings"
@@ -129,7 +130,7 @@ func TestProbeNeverBlocksLongerThanItsContext(t *testing.T) {
 	pids, err := a.Processes()
 	pgtest.Must(t, err)
 	for _, pid := range pids {
-		pgtest.Freeze(t, pid)
+		freeze.Process(t, pid)
 	}
 	for range 2 { // on the open session, and when it cannot open one
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
@@ -155,7 +156,7 @@ func TestStopWaitsForNobodyWhoIsFrozen(t *testing.T) {
 	awaitStreaming(t, a, b, "b")
 	p, err := b.Probe(pgtest.Context(t))
 	pgtest.Must(t, err)
-	pgtest.Freeze(t, p.ReceiverPID)
+	freeze.Process(t, p.ReceiverPID)
 	told := make(chan struct{})
 	ctx, cancel := context.WithCancel(pgtest.Context(t))
 	stopped := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/freeport"
+	"github.com/havenha/haven/internal/freeze"
 )
 
 // startTime is ample for an etcd on a busy machine.
@@ -86,15 +87,16 @@ func (e *Etcd) wait(t testing.TB) {
 }
 
 // Freeze stops the process where it stands (SIGSTOP): its connections remain, nothing answers.
-func (e *Etcd) Freeze(t testing.TB) { e.signal(t, syscall.SIGSTOP) }
+func (e *Etcd) Freeze(t testing.TB) {
+	t.Helper()
+	freeze.Process(t, e.cmd.Process.Pid)
+}
 
 // Thaw lets a frozen process go on.
-func (e *Etcd) Thaw(t testing.TB) { e.signal(t, syscall.SIGCONT) }
-
-func (e *Etcd) signal(t testing.TB, s syscall.Signal) {
+func (e *Etcd) Thaw(t testing.TB) {
 	t.Helper()
-	if err := e.cmd.Process.Signal(s); err != nil {
-		t.Fatalf("signal etcd: %v", err)
+	if err := e.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatalf("thaw etcd: %v", err)
 	}
 }
 

@@ -312,8 +312,12 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		s.mu.Unlock()
 		return 0, nil
 	}
-	if c.door.opt.Mode != Session && s.x.Edge() && !s.cancelled.forwarded {
-		s.fresh = true // it is not returned yet, since the other goroutine was not quick enough: as if it were lent anew
+	if c.door.opt.Mode != Session && !s.fresh && s.x.Edge() && !s.cancelled.forwarded {
+		if s.returned(c) {
+			s.mu.Unlock()
+			return 0, nil // and a connection is lent anew, after a look at it
+		}
+		s.fresh = true // as if it were lent anew
 	}
 	p := parcel{b: b}
 	c.prepared.added = c.prepared.added[:0]

@@ -150,6 +150,32 @@ func (s *server) release() bool {
 	return true
 }
 
+// returnWithin is how long a client waits for its connection to be returned, before it goes on using it: it may have sent more than it
+// reads, so that the other goroutine waits for the client.
+const returnWithin = 100 * time.Millisecond
+
+// returned has a connection at an edge go back before its client uses it again: that was quicker than the goroutine which is about to
+// return it. The server is locked, and still is afterwards.
+func (s *server) returned(c *client) bool {
+	for began := time.Now(); time.Since(began) < returnWithin; {
+		if s.release() {
+			s.mu.Unlock()
+			s.giveBack()
+			s.mu.Lock()
+		}
+		if s.client != c {
+			return true
+		}
+		s.mu.Unlock()
+		time.Sleep(50 * time.Microsecond)
+		s.mu.Lock()
+		if !s.x.Edge() {
+			break
+		}
+	}
+	return s.client != c
+}
+
 // giveBack returns a connection that nobody has to its pool, reset if need be.
 func (s *server) giveBack() {
 	s.mu.Lock()

@@ -230,8 +230,8 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	}
 	c := s.client
 	if kind == 'E' && isFatal(body) {
-		if c == nil {
-			return false, errUnasked
+		if c == nil || s.door.opt.Mode != Session && s.x.Edge() && !s.torn && len(s.cancelled.stash) == 0 {
+			return false, errUnasked // the client has all that it has asked for, though the connection is not returned yet
 		}
 		if len(s.cancelled.stash) > 0 {
 			// What is withheld was done before: the words of the server would deny it.

@@ -1,4 +1,5 @@
-package pgtest
+// Package freeze stops processes in tests, so that they stand still when it returns.
+package freeze
 
 import (
 	"bytes"
@@ -7,17 +8,29 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Freeze stops a process (SIGSTOP), and returns when all of its threads stand still: kill(2) returns before that, and a
+// patience is how long a process may take to stand still: one in an uninterruptible wait does so only after it.
+const patience = 20 * time.Second
+
+// Process stops a process (SIGSTOP), and returns when all of its threads stand still: kill(2) returns before that, and a
 // thread on another core may go on to answer meanwhile. At the end of the test the process is let go on.
-func Freeze(t testing.TB, pid int) {
+func Process(t testing.TB, pid int) {
 	t.Helper()
-	Must(t, unix.Kill(pid, unix.SIGSTOP))
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatalf("freeze process %d: %v", pid, err)
+	}
 	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGCONT) })
-	Eventually(t, fmt.Sprintf("process %d stands still", pid), func() error { return stands(pid) })
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		if err = stands(pid); err == nil {
+			return
+		}
+	}
+	t.Fatalf("process %d does not stand still: %v", pid, err)
 }
 
 // stands is nil if no thread of the process runs or could; one that sleeps without being stopped could (proc_pid_stat(5)).
