@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // TestMemberWithEmptyDisksComesBack takes everything from a member, its database and its etcd data, and starts it
@@ -34,10 +37,17 @@ func TestMemberWithEmptyDisksComesBack(t *testing.T) {
 	if s.ClusterID != before {
 		t.Errorf("etcd cluster %x became %x", before, s.ClusterID)
 	}
-	out, err := exec.Command(need(t, "etcdctl"), "--endpoints", c.plan.Etcd[index(c.plan.Members, lost)], "member", "list").CombinedOutput()
-	if err != nil || strings.Count(string(out), "started") != 3 {
-		t.Errorf("members of etcd as %s sees them: %v\n%s", lost, err, out)
-	}
+	etcdctl := need(t, "etcdctl")
+	pgtest.Eventually(t, "etcd's new member is one of three, and no learner any more", func() error {
+		out, err := exec.Command(etcdctl, "--endpoints", c.plan.Etcd[index(c.plan.Members, lost)], "member", "list").CombinedOutput()
+		if err == nil && strings.Count(string(out), "started") != 3 {
+			err = errors.New("not three that have started")
+		}
+		if err != nil {
+			err = fmt.Errorf("members of etcd as %s sees them: %w\n%s", lost, err, out)
+		}
+		return err
+	})
 }
 
 func index(names []string, name string) int {

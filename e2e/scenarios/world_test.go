@@ -21,6 +21,7 @@ import (
 	"github.com/havenha/haven/internal/dcs/dcstest"
 	"github.com/havenha/haven/internal/dcs/etcd"
 	"github.com/havenha/haven/internal/guard"
+	"github.com/havenha/haven/internal/freeze"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 	"github.com/jackc/pgx/v5"
@@ -321,7 +322,7 @@ func (w *world) hold(m *member) error {
 	if err != nil {
 		return err
 	}
-	pgtest.Freeze(w.t, int(conn.PgConn().PID()))
+	freeze.Process(w.t, int(conn.PgConn().PID()))
 	return nil
 }
 
