@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -123,13 +122,9 @@ const rawFile = "raw.json"
 
 // again writes a page again from its raw results.
 func again[T any](dir, file string, write func(dir string, r T) error) error {
-	var r T
-	text, err := os.ReadFile(filepath.Join(dir, file))
+	r, err := readJSON[T](filepath.Join(dir, file))
 	if err != nil {
 		return err
-	}
-	if err := json.Unmarshal(text, &r); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
 	}
 	return write(dir, r)
 }

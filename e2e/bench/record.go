@@ -29,18 +29,23 @@ func record[T any](dir, file string, one T, page func(dir string, all []T) error
 
 // recorded is what the file holds; nothing, if it is not there.
 func recorded[T any](dir, file string) ([]T, error) {
-	text, err := os.ReadFile(filepath.Join(dir, file))
+	all, err := readJSON[[]T](filepath.Join(dir, file))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	return all, err
+}
+
+// readJSON reads what writeJSON wrote.
+func readJSON[T any](path string) (v T, err error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return v, err
 	}
-	var all []T
-	if err := json.Unmarshal(text, &all); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if err := json.Unmarshal(text, &v); err != nil {
+		return v, fmt.Errorf("%s: %w", filepath.Base(path), err)
 	}
-	return all, nil
+	return v, nil
 }
 
 // anew forgets what the file held, unless results are to be added to it.

@@ -46,11 +46,7 @@ docs/reference/doctor.md.`,
 		if err := c.noTSV(); err != nil {
 			return err
 		}
-		scope := ""
-		if len(args) > 0 {
-			scope = args[0]
-		}
-		r, err := c.reader(scope)
+		r, err := c.reader(scopeIn(args))
 		if err != nil {
 			return err
 		}

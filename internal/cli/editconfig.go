@@ -58,11 +58,7 @@ func (e *edit) run(ctx context.Context, args []string) error {
 	if err := e.c.noTSV(); err != nil {
 		return err
 	}
-	scope := ""
-	if len(args) > 0 {
-		scope = args[0]
-	}
-	r, err := e.c.reader(scope)
+	r, err := e.c.reader(scopeIn(args))
 	if err != nil {
 		return err
 	}

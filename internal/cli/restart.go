@@ -106,22 +106,25 @@ func (r *restart) chosen(t target) ([]cluster.Member, error) {
 	if r.pending && r.at == nil {
 		members = slices.DeleteFunc(members, func(m cluster.Member) bool { return !m.PendingRestart })
 	}
-	slices.SortStableFunc(members, func(a, b cluster.Member) int { return r.rank(t.p, a) - r.rank(t.p, b) })
+	replicasFirst(t.p, members)
 	if r.any && len(members) > 1 {
 		members = members[:1]
 	}
 	return members, nil
 }
 
-// rank puts asynchronous replicas before synchronous ones, and those before the leader.
-func (r *restart) rank(p picture, m cluster.Member) int {
-	switch {
-	case m.Name == p.leader():
-		return 2
-	case p.snap.Sync.Has(m.Name):
-		return 1
+// replicasFirst puts asynchronous replicas before synchronous ones, and those before the leader.
+func replicasFirst(p picture, members []cluster.Member) {
+	rank := func(m cluster.Member) int {
+		switch {
+		case m.Name == p.leader():
+			return 2
+		case p.snap.Sync.Has(m.Name):
+			return 1
+		}
+		return 0
 	}
-	return 0
+	slices.SortStableFunc(members, func(a, b cluster.Member) int { return rank(a) - rank(b) })
 }
 
 func (r *restart) schedule(p picture) error {

@@ -38,11 +38,7 @@ With --exit-code: 0 healthy, 20 degraded, 21 critical, 22 unknown.`,
 		if err := c.noTSV(); err != nil {
 			return err
 		}
-		scope := ""
-		if len(args) > 0 {
-			scope = args[0]
-		}
-		r, err := c.reader(scope)
+		r, err := c.reader(scopeIn(args))
 		if err != nil {
 			return err
 		}

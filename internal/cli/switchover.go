@@ -71,11 +71,7 @@ func (ch *change) run(ctx context.Context, args []string) error {
 	if err := ch.c.noTSV(); err != nil {
 		return err
 	}
-	scope := ""
-	if len(args) > 0 {
-		scope = args[0]
-	}
-	r, err := ch.c.reader(scope)
+	r, err := ch.c.reader(scopeIn(args))
 	if err != nil {
 		return err
 	}

@@ -62,16 +62,20 @@ func (c *console) open(ctx context.Context, scope string) (target, error) {
 	return target{reader: r, p: p}, nil
 }
 
+// scopeIn is the cluster that the only argument of a command names; empty: the configured one.
+func scopeIn(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
 // openOne is open for a command whose only argument is the cluster.
 func (c *console) openOne(ctx context.Context, args []string) (target, error) {
 	if err := c.noTSV(); err != nil {
 		return target{}, err
 	}
-	scope := ""
-	if len(args) > 0 {
-		scope = args[0]
-	}
-	return c.open(ctx, scope)
+	return c.open(ctx, scopeIn(args))
 }
 
 // roles are what --role takes.

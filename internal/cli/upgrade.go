@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/havenha/haven/internal/api"
@@ -30,7 +29,7 @@ trouble ends the command.`,
 	c.completeMembers(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		trouble := ""
-		return c.eachOf(cmd.Context(), args, role, yes, "upgrade", leaderLast, func(ctx context.Context, t target, m cluster.Member) outcome {
+		return c.eachOf(cmd.Context(), args, role, yes, "upgrade", replicasFirst, func(ctx context.Context, t target, m cluster.Member) outcome {
 			if trouble != "" {
 				return outcome{Member: m.Name, Text: fmt.Sprintf("Not begun: upgrade of member %s, after the trouble with %s", m.Name, trouble), code: ExitFailed}
 			}
@@ -42,19 +41,6 @@ trouble ends the command.`,
 		})
 	}
 	return cmd
-}
-
-// leaderLast puts the leader behind the others.
-func leaderLast(p picture, members []cluster.Member) {
-	slices.SortStableFunc(members, func(a, b cluster.Member) int {
-		switch p.leader() {
-		case a.Name:
-			return 1
-		case b.Name:
-			return -1
-		}
-		return 0
-	})
 }
 
 // upgrade asks one member, and waits until another program answers for it.

@@ -52,11 +52,7 @@ type view struct {
 
 // show reads and shows once, or again and again.
 func (c *console) show(ctx context.Context, args []string, every time.Duration, v view) error {
-	scope := ""
-	if len(args) > 0 {
-		scope = args[0]
-	}
-	r, err := c.reader(scope)
+	r, err := c.reader(scopeIn(args))
 	if err != nil {
 		return err
 	}

@@ -451,25 +451,7 @@ func lie(conn net.Conn, answer string, served func()) {
 func TestTheDeadlineOfACutEndsWithTheLending(t *testing.T) {
 	o, _, p := pg(t)
 	h := open(t, Transaction, p, size1)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	pgtest.Must(t, err)
-	defer l.Close()
-	h.address = l.Addr().String()
-	k := make(chan *hooked, 1)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		x := &hooked{Conn: conn}
-		k <- x
-		h.door.Serve(x)
-	})
-	a := h.raw()
-	defer a.Close()
-	x := <-k
+	a, x := h.hooked(t)
 	hook := func() { // a switchover, just as an answer is being passed on
 		p.depose("switchover")
 		time.Sleep(50 * time.Millisecond)

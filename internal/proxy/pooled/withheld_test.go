@@ -189,6 +189,30 @@ func (k *hooked) Write(b []byte) (int, error) {
 	return k.Conn.Write(b)
 }
 
+// hooked is a client whose side of the door has a hook.
+func (h *house) hooked(t *testing.T) (*raw, *hooked) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pgtest.Must(t, err)
+	h.address = l.Addr().String()
+	k := make(chan *hooked, 1)
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { l.Close() })
+	wg.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		x := &hooked{Conn: conn}
+		k <- x
+		h.door.Serve(x)
+	})
+	a := h.raw()
+	t.Cleanup(func() { a.Close() })
+	return a, <-k
+}
+
 func TestWhatIsWithheldComesAfterItsRows(t *testing.T) {
 	gotCancel, reached := make(chan int), make(chan int)
 	p := fake(t, func(conn net.Conn, sql string) bool {
@@ -202,25 +226,7 @@ func TestWhatIsWithheldComesAfterItsRows(t *testing.T) {
 		return true
 	}, func() { close(gotCancel); <-reached })
 	h := open(t, Transaction, p, size1)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	pgtest.Must(t, err)
-	defer l.Close()
-	h.address = l.Addr().String()
-	k := make(chan *hooked, 1)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		x := &hooked{Conn: conn}
-		k <- x
-		h.door.Serve(x)
-	})
-	a := h.raw()
-	defer a.Close()
-	x := <-k
+	a, x := h.hooked(t)
 	a.send(query("BEGIN"))
 	a.reply(1, 3*time.Second)
 	hook := func() { close(reached); time.Sleep(300 * time.Millisecond) }
