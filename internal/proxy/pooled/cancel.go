@@ -271,9 +271,9 @@ func (s *server) verified(err error) {
 		s.client, s.dead = nil, true
 		k.calm.Broadcast()
 		s.mu.Unlock()
-		s.conn.Close()
+		s.in.end()
 		c.lastWords(lost(frame.Unknown))
-		c.conn.Close()
+		c.in.end()
 		return
 	}
 	stash := k.stash
@@ -282,14 +282,14 @@ func (s *server) verified(err error) {
 	if s.pass(nil) != nil {
 		s.dead = true
 		c.doomed.Store(true)
-		c.conn.Close() // it may have a part of that
+		c.in.end() // it may have a part of that
 	}
 	k.calm.Broadcast()
 	released := s.release()
 	dead := s.dead
 	s.mu.Unlock()
 	if dead {
-		s.conn.Close()
+		s.in.end()
 	}
 	if released {
 		s.giveBack()

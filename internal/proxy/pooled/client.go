@@ -97,7 +97,7 @@ const maxKnown = 1000
 func (c *client) try(wishes []wish) ([]pgwire.Param, params, error) {
 	defer c.linking.Store(false)
 	for {
-		s, err := c.checkout()
+		s, _, err := c.checkout()
 		if err != nil {
 			return nil, params{}, err
 		}
@@ -168,17 +168,14 @@ func (c *client) lastWords(why error) {
 
 // run serves the client until it leaves, or is to be left.
 func (c *client) run() {
-	want := 0
-	for {
-		if err := c.in.fill(want); err != nil {
-			return
-		}
+	var failed error
+	c.in.serve(func() (want int, ok bool) {
 		c.turns.Add(1)
-		var err error
-		if want, err = c.handle(); err != nil {
-			c.say(err)
-			return
-		}
+		want, failed = c.handle()
+		return want, failed == nil
+	})
+	if failed != nil {
+		c.say(failed)
 	}
 }
 
@@ -198,7 +195,7 @@ func (c *client) say(err error) {
 // handle uses what was read. It returns the length that the next message has to be there with.
 func (c *client) handle() (want int, err error) {
 	for {
-		b := c.in.rest()
+		b := c.in.unread()
 		if len(b) == 0 {
 			return 0, nil
 		}
@@ -393,7 +390,7 @@ var errUnsent = errors.New("nothing was sent")
 
 // write writes to the server what was entered before. more: the message is not whole with it.
 func (c *client) write(s *server, out []byte, more bool) error {
-	n, err := s.conn.Write(out)
+	n, err := s.in.write(out)
 	s.sent.Add(int64(n))
 	if err != nil {
 		// Whatever the server has said before it went, its goroutine passes on.
@@ -466,7 +463,7 @@ func (c *client) part() (whole bool) {
 	}
 	s.client, s.dead = nil, true
 	s.mu.Unlock()
-	s.conn.Close()
+	s.in.end()
 	return whole
 }
 

@@ -247,7 +247,7 @@ func (d *Door) Close() {
 	d.mu.Unlock()
 	d.end()
 	for _, c := range clients {
-		c.conn.Close()
+		c.in.end()
 	}
 	for _, s := range servers {
 		s.cut()
@@ -287,6 +287,12 @@ func (d *Door) turn(now time.Time) {
 	if now.Sub(d.swept) >= sweep {
 		d.swept = now
 		d.sweep()
+	}
+	for _, c := range d.clients {
+		c.in.watched()
+	}
+	for s := range d.servers {
+		s.in.watched()
 	}
 	servers, clients := d.overdue()
 	d.mu.Unlock()

@@ -20,19 +20,19 @@ type grant struct {
 	err    error
 }
 
-// checkout gets a server connection that nobody else has, and waits for it.
-func (c *client) checkout() (*server, error) {
+// checkout gets a server connection that nobody else has, and tells whether it had to wait for it.
+func (c *client) checkout() (s *server, waited bool, err error) {
 	d := c.door
 	now := time.Now()
 	c.linking.Store(true)
 	d.mu.Lock()
 	if c.doomed.Load() {
 		d.mu.Unlock()
-		return nil, io.EOF
+		return nil, false, io.EOF
 	}
 	if d.closed {
 		d.mu.Unlock()
-		return nil, &pgwire.Error{Code: "57P01", Message: "the proxy shuts down"}
+		return nil, false, &pgwire.Error{Code: "57P01", Message: "the proxy shuts down"}
 	}
 	a := d.book.Checkout(c.lane.pool, &c.waiter, now)
 	if a == nil {
@@ -41,23 +41,23 @@ func (c *client) checkout() (*server, error) {
 	d.mu.Unlock()
 	c.began = now
 	if a != nil {
-		return a.Server, nil
+		return a.Server, false, nil
 	}
 	g := <-c.grant
 	took := time.Since(now)
 	c.lane.counted.waits.observe(took)
-	return g.server, g.err
+	return g.server, true, g.err
 }
 
 // link gets the client a server connection in its own state, and lends it. It alone makes a server's client something.
 func (c *client) link() error {
 	defer c.linking.Store(false)
 	for {
-		s, err := c.checkout()
+		s, waited, err := c.checkout()
 		if err != nil {
 			return err
 		}
-		if c.in.departed() {
+		if waited && c.in.departed() {
 			s.giveBack()
 			return errDeparted
 		}

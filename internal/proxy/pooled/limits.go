@@ -98,14 +98,14 @@ func (o overdue) end() {
 		s.client, s.dead = nil, true
 	}
 	s.mu.Unlock()
-	s.conn.Close()
+	s.in.end()
 	if c == nil {
 		return
 	}
 	if !busy {
 		c.lastWords(o.why)
 	}
-	c.conn.Close()
+	c.in.end()
 }
 
 // idleFor is how long the client has sent nothing, and had no server, as far as since tells. The door is locked.
@@ -119,5 +119,5 @@ func (c *client) idleFor(now time.Time) time.Duration {
 // idleTooLong closes a client that has been idle, and is doomed. It has no server, so it has no part of a message.
 func (c *client) idleTooLong() {
 	c.lastWords(&pgwire.Error{Code: "57P05", Message: "client_idle_timeout"})
-	c.conn.Close()
+	c.in.end()
 }

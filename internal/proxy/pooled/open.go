@@ -28,7 +28,7 @@ func (d *Door) open(l *lane) {
 	s.account = d.book.Opened(l.pool, s, now)
 	d.tasks.Go(s.run)
 	if d.closed {
-		s.conn.Close()
+		s.in.end()
 	}
 	d.carry()
 }

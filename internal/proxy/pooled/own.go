@@ -31,7 +31,7 @@ func (s *server) begin(sql string, then func(error)) {
 		then(errGone)
 		return
 	}
-	limit := time.AfterFunc(ownLimit, func() { s.conn.Close() })
+	limit := time.AfterFunc(ownLimit, func() { s.in.end() })
 	s.task = &task{then: func(err error) { limit.Stop(); then(err) }}
 	s.mu.Unlock()
 	s.put(sql)
@@ -40,7 +40,7 @@ func (s *server) begin(sql string, then func(error)) {
 // put writes a query of our own. If that fails, the reading goroutine notices.
 func (s *server) put(sql string) {
 	if _, err := s.conn.Write(frame.Append(nil, 'Q', sql, "\x00")); err != nil {
-		s.conn.Close()
+		s.in.end()
 	}
 }
 

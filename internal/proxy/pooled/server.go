@@ -82,16 +82,7 @@ func newServer(d *Door, l *lane, seat Seat, login *pgwire.Server) *server {
 
 // run reads the server until one of the two sides ends.
 func (s *server) run() {
-	want := 0
-	for {
-		if err := s.in.fill(want); err != nil {
-			break
-		}
-		var ok bool
-		if want, ok = s.handle(); !ok {
-			break
-		}
-	}
+	s.in.serve(s.handle)
 	s.finish()
 }
 
@@ -99,7 +90,7 @@ func (s *server) run() {
 func (s *server) handle() (want int, ok bool) {
 	s.mu.Lock()
 	for more := true; more; {
-		b := s.in.rest()
+		b := s.in.unread()
 		used, kept, needed, sane := s.sort(b)
 		s.in.r += used
 		want, more = needed, s.inject != nil
@@ -140,7 +131,7 @@ func (s *server) pass(b []byte) error {
 	if inject != nil {
 		b = append(slices.Clip(b), inject...)
 	}
-	n, err := c.conn.Write(b)
+	n, err := c.in.write(b)
 	s.received.Add(int64(n))
 	s.mu.Lock()
 	s.flushing--
@@ -454,9 +445,9 @@ func (s *server) finish() {
 	switch {
 	case ends && !s.fatal && !s.torn:
 		c.lastWords(lost(fate))
-		c.conn.Close()
+		c.in.end()
 	case ends:
-		c.conn.Close()
+		c.in.end()
 	}
 }
 
@@ -489,7 +480,7 @@ func (s *server) cut() {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(farewell))
 	}
 	s.mu.Unlock()
-	s.conn.Close()
+	s.in.end()
 }
 
 // farewell is how long the last bytes to somebody may take.
@@ -502,5 +493,5 @@ func (s *server) dismiss() {
 	s.mu.Unlock()
 	_ = s.conn.SetWriteDeadline(time.Now().Add(farewell))
 	_, _ = s.conn.Write(frame.Append(nil, 'X')) // for the server's log; if it is gone already, it does not matter
-	s.conn.Close()
+	s.in.end()
 }

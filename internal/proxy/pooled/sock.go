@@ -1,12 +1,11 @@
 package pooled
 
 import (
-	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +17,7 @@ const (
 )
 
 // buffers keeps buffers that nobody needs at the moment, so that those who wait hold none.
-type buffers struct{ small, large sync.Pool }
+type buffers struct{ small, large, writings sync.Pool }
 
 func (b *buffers) get(size int) []byte {
 	switch {
@@ -34,6 +33,15 @@ func (b *buffers) get(size int) []byte {
 		return make([]byte, largeBuffer)
 	}
 	return make([]byte, size)
+}
+
+func (b *buffers) writing() *writing {
+	if w, ok := b.writings.Get().(*writing); ok {
+		return w
+	}
+	w := &writing{}
+	w.try = w.attempt
+	return w
 }
 
 func (b *buffers) put(p []byte) {
@@ -59,9 +67,9 @@ type sock struct {
 	// reading: something was read, or is just being read, that the owner has not seen yet. With TLS, tap knows that.
 	reading atomic.Bool
 
-	try    func(fd uintptr) bool
-	n      int
-	failed error
+	over atomic.Bool // end was called
+	// wait is what is known of the connection's end while its owner waits (see watched).
+	wait atomic.Int32
 }
 
 // open begins to use a connection.
@@ -84,62 +92,115 @@ func (s *sock) open(conn net.Conn, b *buffers, size int) {
 	if inner == conn {
 		s.raw = s.under
 	}
-	s.try = s.attempt
 }
 
-func (s *sock) rest() []byte { return s.buf[s.r:s.w] }
+func (s *sock) unread() []byte { return s.buf[s.r:s.w] }
 
-// fill reads once, and waits until there is something to read. want is the length up to which the message in the buffer
-// has to be there as a whole; 0: any will do.
-func (s *sock) fill(want int) error {
-	s.room(want)
-	if s.raw == nil {
+// serve reads what comes, and has it used, until use is not ok or the connection ends. use tells the length up to which the message
+// in the buffer has to be there as a whole; 0: any will do.
+func (s *sock) serve(use func() (want int, ok bool)) {
+	if s.raw != nil {
+		// The runtime tells every arrival once (epoll's EPOLLET), and forgets none as long as this one call lasts.
+		_ = s.raw.Read(func(fd uintptr) (ended bool) { return s.drain(fd, use) }) // the end is an end, whatever the reason
+		return
+	}
+	for {
 		if s.buf == nil {
 			s.buf = s.buffers.get(s.size)
 		}
 		n, err := s.conn.Read(s.buf[s.w:])
 		s.reading.Store(true)
-		if n > 0 {
-			s.w += n
-			return nil
+		if n == 0 && err != nil {
+			return
 		}
-		return errors.Join(err, io.ErrNoProgress)
+		s.w += n
+		want, ok := use()
+		if !ok {
+			return
+		}
+		s.room(want)
 	}
-	s.n, s.failed = 0, nil
-	if err := s.raw.Read(s.try); err != nil {
-		return err
-	}
-	if s.failed != nil {
-		return s.failed
-	}
-	if s.n == 0 {
-		return io.EOF
-	}
-	s.w += s.n
-	return nil
 }
 
-// attempt reads without waiting; false: there is nothing yet.
-func (s *sock) attempt(fd uintptr) bool {
-	if s.buf == nil {
-		s.buf = s.buffers.get(s.size)
-	}
-	s.reading.Store(true)
-	for {
-		n, err := unix.Read(int(fd), s.buf[s.w:])
+// drain reads all there is without waiting. A read that leaves room in the buffer has taken all, so none is tried after it: what
+// comes later is told (epoll(7), questions and answers, 9). Only an end that came together with those bytes is not.
+func (s *sock) drain(fd uintptr, use func() (want int, ok bool)) (ended bool) {
+	s.wait.Store(certain)
+	for !s.over.Load() {
+		if s.buf == nil {
+			s.buf = s.buffers.get(s.size)
+		}
+		room := s.buf[s.w:]
+		s.reading.Store(true)
+		n, errno := receive(fd, room, 0)
 		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			s.reading.Store(false)
-			if s.r == s.w {
-				s.release()
-			}
+		case errno == unix.EAGAIN:
+			s.rest()
+			return false
+		case n == 0:
+			return true
+		}
+		s.w += n
+		want, ok := use()
+		if !ok {
+			return true
+		}
+		s.room(want)
+		if n < len(room) {
+			s.wait.Store(unsure)
+			s.rest()
 			return false
 		}
-		s.n, s.failed = max(n, 0), err
-		return true
 	}
+	return true
+}
+
+// rest is what comes before a wait.
+func (s *sock) rest() {
+	if s.r == s.w {
+		s.release()
+	}
+	s.reading.Store(false)
+}
+
+// The values of wait: the end would be told; it may have come with the last bytes, untold; and it may have since the last look.
+const (
+	certain int32 = iota
+	unsure
+	suspect
+)
+
+// watched is called now and then. It finds the end of a connection that came together with the last bytes read, so that the
+// owner was not told of it, and wakes the owner up.
+func (s *sock) watched() {
+	switch {
+	case s.wait.CompareAndSwap(unsure, suspect):
+	case s.wait.CompareAndSwap(suspect, certain):
+		if s.peek() == ended {
+			_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // one that was closed meanwhile has no owner that waits
+		}
+	}
+}
+
+// write writes all of b, and waits as long as that needs.
+func (s *sock) write(b []byte) (int, error) {
+	if s.raw == nil {
+		return s.conn.Write(b)
+	}
+	w := s.buffers.writing()
+	defer s.buffers.writings.Put(w)
+	return w.run(s.raw, b)
+}
+
+// end ends the connection in both directions, at once, and from any goroutine: nothing is read or written any more. The owner, which
+// is woken up by it, closes it: a Close would wait for the owner.
+func (s *sock) end() {
+	if s.raw == nil {
+		s.conn.Close()
+		return
+	}
+	s.over.Store(true)
+	_ = s.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // fails if it has ended already
 }
 
 // room makes room behind what is in the buffer.
@@ -157,11 +218,11 @@ func (s *sock) room(want int) {
 	have := s.w - s.r
 	if need := max(want, have+1); need > len(s.buf) {
 		bigger := s.buffers.get(max(need, min(2*len(s.buf), maxKept)))
-		copy(bigger, s.rest())
+		copy(bigger, s.unread())
 		s.buffers.put(s.buf)
 		s.buf = bigger
 	} else if s.r > 0 && (want > len(s.buf)-s.r || s.w == len(s.buf)) {
-		copy(s.buf, s.rest())
+		copy(s.buf, s.unread())
 	} else {
 		return
 	}
@@ -220,19 +281,13 @@ func (s *sock) peek() (seen glimpse) {
 	}
 	err := s.under.Control(func(fd uintptr) {
 		var one [1]byte
-		for {
-			n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			switch {
-			case err == unix.EINTR:
-				continue
-			case err == unix.EAGAIN:
-				seen = nothing
-			case err == nil && n > 0:
-				seen = something
-			default:
-				seen = ended
-			}
-			return
+		switch n, errno := receive(fd, one[:], unix.MSG_PEEK); {
+		case errno == unix.EAGAIN:
+			seen = nothing
+		case n > 0:
+			seen = something
+		default:
+			seen = ended
 		}
 	})
 	if err != nil {

@@ -49,18 +49,16 @@ func TestWhatTLSHasInHandIsSeen(t *testing.T) {
 	}
 	got := make(chan int)
 	goOn := make(chan int)
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	go func() {
-		for {
-			if err := s.fill(0); err != nil {
-				ended <- err
-				return
-			}
-			n := len(s.rest())
+		defer close(ended)
+		s.serve(func() (int, bool) {
+			n := len(s.unread())
 			s.r, s.w = 0, 0
 			got <- n
 			<-goOn
-		}
+			return 0, true
+		})
 	}()
 	rests := func() error {
 		if s.busy() || !s.quiet() {
