@@ -17,6 +17,7 @@ import (
 	"github.com/havenha/haven/internal/agent"
 	"github.com/havenha/haven/internal/api"
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs"
 	"github.com/havenha/haven/internal/dcs/dcstest"
 	"github.com/havenha/haven/internal/dcs/etcd"
@@ -263,4 +264,24 @@ func writeJournal(path string) error {
 		}
 	}
 	return nil
+}
+
+func TestProcessors(t *testing.T) {
+	for _, c := range []struct {
+		what      string
+		proxy     *config.Proxy
+		available int
+		chosen    bool
+		want      int
+	}{
+		{"no proxy", nil, 8, false, 0},
+		{"half of them", &config.Proxy{}, 8, false, 4},
+		{"one at least", &config.Proxy{}, 1, false, 1},
+		{"the environment has decided", &config.Proxy{}, 8, true, 0},
+		{"the configuration has", &config.Proxy{Threads: 6}, 8, true, 6},
+	} {
+		if got := processors(c.proxy, c.available, c.chosen); got != c.want {
+			t.Errorf("%s: got %d, want %d", c.what, got, c.want)
+		}
+	}
 }

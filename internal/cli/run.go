@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -86,6 +87,21 @@ func globalAddresses() []netip.Addr {
 	return out
 }
 
+// processors is on how many processors a node with that proxy is to run at once; 0: as it is. available is how many it may use, chosen
+// says that the environment has decided. A proxy waits for the network most of the time: with a processor to spare the scheduler
+// wakes up one more thread at nearly every message, which costs more than it gains, and PostgreSQL beside it has less.
+func processors(p *config.Proxy, available int, chosen bool) int {
+	switch {
+	case p == nil:
+		return 0
+	case p.Threads > 0:
+		return p.Threads
+	case chosen:
+		return 0
+	}
+	return max(1, available/2)
+}
+
 func (c *console) run(ctx context.Context, file string) error {
 	found, err := config.FindFile(file, c.env)
 	switch {
@@ -110,6 +126,9 @@ func (c *console) run(ctx context.Context, file string) error {
 	defer closer.Close()
 	for _, f := range report.Faults {
 		log.Warn(f.String())
+	}
+	if n := processors(node.Proxy, runtime.GOMAXPROCS(0), slices.ContainsFunc(c.env, func(e string) bool { return strings.HasPrefix(e, "GOMAXPROCS=") })); n > 0 {
+		runtime.GOMAXPROCS(n)
 	}
 	n, err := app.New(ctx, app.Options{Node: node, Load: load, Next: c.nextCheck(file), Version: Version, Log: log, Env: c.env})
 	if err != nil {

@@ -14,7 +14,7 @@ func (l *loader) proxySection(n *Node) {
 	if v := l.given("proxy"); v == nil || v.Shape != tree.Mapping {
 		return
 	}
-	p := &Proxy{Address: l.text("proxy.address"), Discover: strings.ToLower(l.text("proxy.discover")), Members: l.strings("proxy.members")}
+	p := &Proxy{Address: l.text("proxy.address"), Discover: strings.ToLower(l.text("proxy.discover")), Members: l.strings("proxy.members"), Threads: l.number("proxy.threads")}
 	l.listeners(p)
 	if slices.ContainsFunc(p.Listeners, Listener.Pooled) {
 		l.login(n, p)

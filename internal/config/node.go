@@ -205,6 +205,7 @@ type Proxy struct {
 	Stats     *Stats    // nil: none
 	Discover  string    // etcd or rest
 	Members   []string  // REST addresses, with discover: rest
+	Threads   int       // processors that the program runs on at once; 0: half of those there are
 	Auth      ProxyAuth // of the pooled modes
 	TLS       TLS       // of the pooled modes
 }
