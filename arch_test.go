@@ -49,7 +49,7 @@ cluster, ha                                     < ha/sim
 # adapters: each to one thing of the world
 cluster                                         < dcs, postgres/wal
 NONE                                            < disk, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/script, postgres/session
-NONE                                            < pgwire
+NONE                                            < pgwire, proxy/socket
 postgres/pidfile                                < postgres/processes
 cluster, postgres/durable, postgres/session     < postgres/slots
 cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/processes, postgres/programs, postgres/script, postgres/session, postgres/slots, postgres/wal < postgres
@@ -67,8 +67,8 @@ check, cluster, journal                         < drill
 
 # services
 bootclock, cluster, config, dcs, guard, ha, journal, postgres, postgres/durable, postgres/slots, postgres/wal < agent
-config, pgwire, pgwire/frame, pool              < proxy/pooled
-bootclock, cluster, config, dcs, pgwire, postgres, proxy/pooled < proxy
+config, pgwire, pgwire/frame, pool, proxy/socket < proxy/pooled
+bootclock, cluster, config, dcs, pgwire, postgres, proxy/pooled, proxy/socket < proxy
 cluster, config, dcs, ha, postgres              < api
 
 # wiring, and what stands on it

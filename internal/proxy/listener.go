@@ -32,6 +32,7 @@ type listener struct {
 	sockets []*net.TCPListener
 	stop    context.CancelFunc
 	tasks   sync.WaitGroup
+	buffers sync.Pool    // of bytes that pass in mode tcp
 	door    *pooled.Door // of the pooled modes; nil: tcp
 }
 
@@ -157,7 +158,7 @@ func (l *listener) serve(ctx context.Context, client *net.TCPConn) {
 		}
 		return
 	}
-	in, out := s.run()
+	in, out := s.run(&l.buffers)
 	close(s.ended)
 	l.board.leave(s, in, out)
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -25,12 +24,11 @@ type session struct {
 	seenIn, seenOut int64
 }
 
-// run passes bytes on until both directions have ended. It returns how many came from the client and went to it. Both
-// ends are bare *net.TCPConn, for which io.Copy uses splice(2): the bytes never enter this process.
-func (s *session) run() (in, out int64) {
+// run passes bytes on until both directions have ended. It returns how many came from the client and went to it.
+func (s *session) run(buffers *sync.Pool) (in, out int64) {
 	var sending sync.WaitGroup
-	sending.Go(func() { in = s.pass(s.server, s.client) })
-	out = s.pass(s.client, s.server)
+	sending.Go(func() { in = s.pass(s.server, s.client, buffers) })
+	out = s.pass(s.client, s.server, buffers)
 	s.client.SetReadDeadline(time.Now().Add(farewell))
 	sending.Wait()
 	s.client.Close()
@@ -40,8 +38,8 @@ func (s *session) run() (in, out int64) {
 
 // pass copies one direction. Its end is passed on as an end, its failure as a reset of both; a client that has not
 // closed in time after its server is just closed, so that it can still read the server's last words.
-func (s *session) pass(to, from *net.TCPConn) int64 {
-	n, err := io.Copy(to, from)
+func (s *session) pass(to, from *net.TCPConn, buffers *sync.Pool) int64 {
+	n, err := copyAll(to, from, buffers)
 	if err == nil {
 		err = to.CloseWrite()
 	}

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/havenha/haven/internal/proxy/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +18,7 @@ const (
 )
 
 // buffers keeps buffers that nobody needs at the moment, so that those who wait hold none.
-type buffers struct{ small, large, writings sync.Pool }
+type buffers struct{ small, large, writers sync.Pool }
 
 func (b *buffers) get(size int) []byte {
 	switch {
@@ -35,13 +36,11 @@ func (b *buffers) get(size int) []byte {
 	return make([]byte, size)
 }
 
-func (b *buffers) writing() *writing {
-	if w, ok := b.writings.Get().(*writing); ok {
+func (b *buffers) writer() *socket.Writer {
+	if w, ok := b.writers.Get().(*socket.Writer); ok {
 		return w
 	}
-	w := &writing{}
-	w.try = w.attempt
-	return w
+	return &socket.Writer{}
 }
 
 func (b *buffers) put(p []byte) {
@@ -132,7 +131,7 @@ func (s *sock) drain(fd uintptr, use func() (want int, ok bool)) (ended bool) {
 		}
 		room := s.buf[s.w:]
 		s.reading.Store(true)
-		n, errno := receive(fd, room, 0)
+		n, errno := socket.Read(fd, room)
 		switch {
 		case errno == unix.EAGAIN:
 			s.rest()
@@ -187,9 +186,9 @@ func (s *sock) write(b []byte) (int, error) {
 	if s.raw == nil {
 		return s.conn.Write(b)
 	}
-	w := s.buffers.writing()
-	defer s.buffers.writings.Put(w)
-	return w.run(s.raw, b)
+	w := s.buffers.writer()
+	defer s.buffers.writers.Put(w)
+	return w.Write(s.raw, b)
 }
 
 // end ends the connection in both directions, at once, and from any goroutine: nothing is read or written any more. The owner, which
@@ -280,8 +279,7 @@ func (s *sock) peek() (seen glimpse) {
 		return nothing
 	}
 	err := s.under.Control(func(fd uintptr) {
-		var one [1]byte
-		switch n, errno := receive(fd, one[:], unix.MSG_PEEK); {
+		switch n, errno := socket.Peek(fd); {
 		case errno == unix.EAGAIN:
 			seen = nothing
 		case n > 0:

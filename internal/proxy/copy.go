@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/havenha/haven/internal/proxy/socket"
+	"golang.org/x/sys/unix"
+)
+
+// A message goes through a buffer of this process: that is cheaper than splice(2) as long as it is short. Who fills a buffer that
+// often in a row has much to say, and so much of that is spliced: those bytes never enter this process.
+const (
+	bufferSize = 16 << 10
+	manyFull   = 8
+	spliced    = 4 << 20
+)
+
+// copying is one direction of a session. It holds a buffer only while there is something in it.
+type copying struct {
+	buffers *sync.Pool
+	buffer  *[bufferSize]byte // nil: there is nothing in it
+	n       int
+	failed  error
+	writer  socket.Writer
+}
+
+// copyAll copies until from ends. Buffers are taken from there and put back.
+func copyAll(to, from *net.TCPConn, buffers *sync.Pool) (total int64, err error) {
+	source, err := from.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	sink, err := to.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	c := &copying{buffers: buffers}
+	defer c.release()
+	read := c.read
+	for full := 0; ; {
+		if err := source.Read(read); err != nil || c.failed != nil || c.n == 0 {
+			return total, errors.Join(err, c.failed)
+		}
+		n, err := c.writer.Write(sink, c.buffer[:c.n])
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+		full++
+		if c.n < bufferSize {
+			full = 0
+		}
+		if full < manyFull {
+			continue
+		}
+		full = 0
+		c.release()
+		more, err := io.CopyN(to, from, spliced)
+		total += more
+		switch {
+		case errors.Is(err, io.EOF):
+			return total, nil
+		case err != nil:
+			return total, err
+		}
+	}
+}
+
+// read reads without waiting; false: there is nothing yet.
+func (c *copying) read(fd uintptr) (done bool) {
+	if c.buffer == nil {
+		var ok bool
+		if c.buffer, ok = c.buffers.Get().(*[bufferSize]byte); !ok {
+			c.buffer = new([bufferSize]byte)
+		}
+	}
+	n, errno := socket.Read(fd, c.buffer[:])
+	switch errno {
+	case 0:
+		c.n = n
+	case unix.EAGAIN:
+		c.release()
+		return false
+	default:
+		c.failed = errno
+	}
+	return true
+}
+
+func (c *copying) release() {
+	if c.buffer != nil {
+		c.buffers.Put(c.buffer)
+		c.buffer = nil
+	}
+}

@@ -1,0 +1,94 @@
+// Package socket reads and writes sockets that do not block, by raw system calls.
+//
+// The scheduler is not told of such a call: it would often give the processor to another thread meanwhile, which costs more than
+// the call. That is right only since the call never waits: the sockets of package net do not block (O_NONBLOCK).
+package socket
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Read is read(2). EAGAIN: there is nothing yet. 0 without an error: the other side has ended its direction.
+func Read(fd uintptr, b []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch e {
+		case 0:
+			return int(n), 0
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// Peek looks for a byte that could be read, and leaves it there; else like Read.
+func Peek(fd uintptr) (int, syscall.Errno) {
+	var one [1]byte
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&one[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+		switch e {
+		case 0:
+			return int(n), 0
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// send is send(2), without SIGPIPE.
+func send(fd uintptr, b []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		switch e {
+		case 0:
+			return int(n), 0
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
+	}
+}
+
+// Writer writes to sockets. It is for one goroutine at a time; the zero value is ready.
+type Writer struct {
+	b      []byte
+	n      int
+	failed error
+	try    func(fd uintptr) (done bool)
+}
+
+// attempt writes what can be written without waiting.
+func (w *Writer) attempt(fd uintptr) (done bool) {
+	for w.n < len(w.b) {
+		n, errno := send(fd, w.b[w.n:])
+		switch errno {
+		case 0:
+			w.n += n
+		case unix.EAGAIN:
+			return false
+		default:
+			w.failed = errno
+			return true
+		}
+	}
+	return true
+}
+
+// Write writes all of b, waits as long as that needs, and tells how much was written.
+func (w *Writer) Write(to syscall.RawConn, b []byte) (int, error) {
+	if w.try == nil {
+		w.try = w.attempt
+	}
+	w.b, w.n, w.failed = b, 0, nil
+	err := to.Write(w.try)
+	w.b = nil
+	if err == nil {
+		err = w.failed
+	}
+	return w.n, err
+}
