@@ -67,8 +67,9 @@ check, cluster, journal                         < drill
 
 # services
 bootclock, cluster, config, dcs, guard, ha, journal, postgres, postgres/durable, postgres/slots, postgres/wal < agent
+NONE                                            < proxy/listen
 config, pgwire, pgwire/frame, pool, proxy/socket < proxy/pooled
-bootclock, cluster, config, dcs, pgwire, postgres, proxy/pooled, proxy/socket < proxy
+bootclock, cluster, config, dcs, pgwire, postgres, proxy/listen, proxy/pooled, proxy/socket < proxy
 cluster, config, dcs, ha, postgres              < api
 
 # wiring, and what stands on it
@@ -138,7 +139,7 @@ func walk(t *testing.T, visit func(path string)) {
 			}
 			return nil
 		}
-		if d.Type().IsRegular() {
+		if d.Type().IsRegular() && d.Name() != ".git" { // a file in a worktree
 			visit(p)
 		}
 		return nil

@@ -66,7 +66,7 @@ func (l *loader) listeners(p *Proxy) {
 
 func (l *loader) listener(path string) Listener {
 	// What a listener does not say, the section proxy says for all of them.
-	for _, name := range []string{"mode", "hold_timeout", "max_lag", "fallback", "admit", "connect_timeout", "idle_timeout"} {
+	for _, name := range []string{"mode", "hold_timeout", "max_lag", "fallback", "admit", "connect_timeout", "idle_timeout", "unix_socket_mode", "unix_socket_group"} {
 		if common := l.leaf("proxy." + name); l.given(path+"."+name) == nil && common != nil {
 			l.doc.Set(path+"."+name, common)
 		}
@@ -79,6 +79,7 @@ func (l *loader) listener(path string) Listener {
 	out := Listener{
 		Listen: l.text(path + ".listen"), Target: strings.ToLower(l.text(path + ".target")), Mode: strings.ToLower(l.text(path + ".mode")),
 		HoldTimeout: l.duration(path + ".hold_timeout"), MaxLag: l.size(path + ".max_lag"), Fallback: strings.ToLower(l.text(path + ".fallback")),
+		SocketMode: l.fileMode(path + ".unix_socket_mode"), SocketGroup: l.text(path + ".unix_socket_group"),
 		Admit: l.rate(path + ".admit"), ConnectTimeout: l.duration(path + ".connect_timeout"), IdleTimeout: l.duration(path + ".idle_timeout"),
 	}
 	if out.Target == "split" {
@@ -127,6 +128,9 @@ func (n *Node) listens() []wanted {
 	var out []wanted
 	add := func(key, address string) {
 		hosts, port, err := notation.SplitListen(address)
+		if err != nil {
+			hosts, port, err = notation.SplitSockets(address)
+		}
 		if err != nil || address == "" {
 			return
 		}

@@ -218,7 +218,9 @@ type ProxyAuth struct {
 
 // Listener is one port of the proxy. Times of 0 mean no limit.
 type Listener struct {
-	Listen                      string
+	Listen                      string // a,b:port; a directory stands for the Unix socket in it
+	SocketMode                  uint32 // permissions of Unix sockets
+	SocketGroup                 string // theirs; empty: that of the process
 	Target                      string // primary or replica
 	Mode                        string // tcp, session, transaction or statement
 	HoldTimeout                 time.Duration

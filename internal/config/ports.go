@@ -13,7 +13,7 @@ import (
 	"github.com/havenha/haven/internal/config/tree"
 )
 
-// wanted is an address that this node means to listen on.
+// wanted is an address that this node means to listen on. A host that is an absolute path is the directory of a Unix socket.
 type wanted struct {
 	key   string
 	hosts []string
@@ -23,8 +23,13 @@ type wanted struct {
 
 func (w wanted) overlaps(o wanted) bool {
 	return slices.ContainsFunc(w.hosts, func(a string) bool {
-		return slices.ContainsFunc(o.hosts, func(b string) bool { return everyAddress(a) || everyAddress(b) || a == b })
+		return slices.ContainsFunc(o.hosts, func(b string) bool { return sameHost(a, b) })
 	})
+}
+
+func sameHost(a, b string) bool {
+	unixSocket := filepath.IsAbs(a) || filepath.IsAbs(b)
+	return a == b || !unixSocket && (everyAddress(a) || everyAddress(b))
 }
 
 func everyAddress(host string) bool {

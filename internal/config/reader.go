@@ -121,6 +121,14 @@ func (l *loader) rate(path string) int {
 	return n
 }
 
+func (l *loader) fileMode(path string) uint32 {
+	m, err := notation.ParseFileMode(l.text(path))
+	if err != nil {
+		return 0
+	}
+	return m
+}
+
 func (l *loader) strings(path string) []string { return schema.StringsOf(l.leaf(path)) }
 
 // lines reads a list of lines, or one text of several lines.

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/havenha/haven/internal/proxy/listen"
 )
 
 // A check is begun every checkEvery, each with checkTimeout, so that a lost packet costs little. Both grow as long as nobody
@@ -194,15 +196,10 @@ func dialOne(ctx context.Context, a netip.AddrPort, n int) (*net.TCPConn, error)
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(n))
 		defer cancel()
 	}
-	d := net.Dialer{KeepAliveConfig: keepAlive()}
+	d := net.Dialer{KeepAliveConfig: listen.KeepAlive()}
 	conn, err := d.DialContext(ctx, "tcp", a.String())
 	if err != nil {
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
-}
-
-// keepAlive finds a peer that is gone within half a minute.
-func keepAlive() net.KeepAliveConfig {
-	return net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 }

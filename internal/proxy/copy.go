@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
 	"sync"
 
 	"github.com/havenha/haven/internal/proxy/socket"
@@ -28,7 +27,7 @@ type copying struct {
 }
 
 // copyAll copies until from ends. Buffers are taken from there and put back.
-func copyAll(to, from *net.TCPConn, buffers *sync.Pool) (total int64, err error) {
+func copyAll(to, from stream, buffers *sync.Pool) (total int64, err error) {
 	source, err := from.SyscallConn()
 	if err != nil {
 		return 0, err

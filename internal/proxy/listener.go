@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/proxy/listen"
 	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
@@ -29,61 +28,15 @@ type listener struct {
 	board   *board
 	ledger  *ledger
 	log     *slog.Logger
-	sockets []*net.TCPListener
+	sockets []net.Listener
 	stop    context.CancelFunc
 	tasks   sync.WaitGroup
 	buffers sync.Pool    // of bytes that pass in mode tcp
 	door    *pooled.Door // of the pooled modes; nil: tcp
 }
 
-// listen binds all addresses of a setting in the form a,b:port; * is every address.
-func listen(setting string) (_ []*net.TCPListener, err error) {
-	i := strings.LastIndexByte(setting, ':')
-	if i < 0 {
-		return nil, fmt.Errorf("listen on %q: write host:port", setting)
-	}
-	var out []*net.TCPListener
-	for host := range strings.SplitSeq(setting[:i], ",") {
-		host = strings.Trim(strings.TrimSpace(host), "[]")
-		if host == "*" {
-			host = ""
-		}
-		config := net.ListenConfig{KeepAliveConfig: keepAlive()}
-		l, err := config.Listen(context.Background(), "tcp", net.JoinHostPort(host, setting[i+1:]))
-		if err != nil {
-			closeAll(out)
-			return nil, unbound(setting, setting[i+1:], err)
-		}
-		out = append(out, l.(*net.TCPListener))
-	}
-	return out, nil
-}
-
-// unbound says what a failed listen means and what to do.
-func unbound(setting, port string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		other := map[string]string{"5000": "6432", "5001": "6433", "7000": "7001"}[port]
-		if other == "" {
-			other = "6432"
-		}
-		return fmt.Errorf("listen on %s: another program uses this port: stop it, or choose another port, for instance %s: %w", setting, other, err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("listen on %s: this host has no such address: use one of its own, or *: %w", setting, err)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("listen on %s: this user may not use the port: choose one above 1023: %w", setting, err)
-	}
-	return fmt.Errorf("listen on %s: %w", setting, err)
-}
-
-func closeAll(sockets []*net.TCPListener) {
-	for _, s := range sockets {
-		s.Close()
-	}
-}
-
 func newListener(b *board, c config.Listener, log *slog.Logger) (*listener, error) {
-	sockets, err := listen(c.Listen)
+	sockets, err := listen.Open(c.Listen, listen.Unix{Mode: c.SocketMode, Group: c.SocketGroup})
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +55,7 @@ func (l *listener) start(ctx context.Context) {
 
 // close stops listening, resets the sessions, and waits until all is done.
 func (l *listener) close() {
-	closeAll(l.sockets)
+	listen.Close(l.sockets)
 	if l.stop != nil {
 		l.stop()
 	}
@@ -115,10 +68,10 @@ func (l *listener) close() {
 	l.tasks.Wait()
 }
 
-func (l *listener) accept(ctx context.Context, from *net.TCPListener) {
+func (l *listener) accept(ctx context.Context, from net.Listener) {
 	var pause time.Duration
 	for {
-		conn, err := from.AcceptTCP()
+		conn, err := from.Accept()
 		if err == nil {
 			pause = 0
 			l.tasks.Go(func() { l.serve(ctx, conn) })
@@ -145,11 +98,12 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (l *listener) serve(ctx context.Context, client *net.TCPConn) {
+func (l *listener) serve(ctx context.Context, conn net.Conn) {
 	if l.door != nil {
-		l.door.Serve(client)
+		l.door.Serve(conn)
 		return
 	}
+	client := conn.(stream)
 	s, err := l.connect(ctx, client)
 	if err != nil {
 		client.Close()
@@ -165,7 +119,7 @@ func (l *listener) serve(ctx context.Context, client *net.TCPConn) {
 
 // connect finds a server for the client, connects to it, and enters the session. It waits while there is none. Nothing
 // of the client is read meanwhile: the kernel keeps what it has sent.
-func (l *listener) connect(ctx context.Context, client *net.TCPConn) (*session, error) {
+func (l *listener) connect(ctx context.Context, client stream) (*session, error) {
 	w := &waiter{since: time.Now()}
 	defer l.board.resume(l.ledger, w)
 	if hold := l.board.limits(l.ledger).HoldTimeout; hold > 0 {
@@ -216,7 +170,7 @@ func await(ctx context.Context, changed <-chan struct{}, retry time.Duration) {
 }
 
 // open connects to the chosen server when it is this connection's turn. Neither session nor error: choose again.
-func (l *listener) open(ctx context.Context, client *net.TCPConn, p pick, w *waiter, held *bool) (*session, error) {
+func (l *listener) open(ctx context.Context, client stream, p pick, w *waiter, held *bool) (*session, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if p.admission != nil {
@@ -237,7 +191,7 @@ func (l *listener) open(ctx context.Context, client *net.TCPConn, p pick, w *wai
 	return l.dial(ctx, client, p, nil), nil
 }
 
-func (l *listener) dial(ctx context.Context, client *net.TCPConn, p pick, cut func()) *session {
+func (l *listener) dial(ctx context.Context, client stream, p pick, cut func()) *session {
 	limit := l.board.limits(l.ledger).ConnectTimeout
 	trying := ctx
 	if limit > 0 {

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/proxy/listen"
 )
 
 //go:embed page.html
@@ -29,7 +30,7 @@ type page struct {
 	snapshot func() Stats
 	log      *slog.Logger
 	looks    *template.Template
-	sockets  []*net.TCPListener
+	sockets  []net.Listener
 	server   *http.Server
 	serving  sync.WaitGroup
 
@@ -42,13 +43,13 @@ func (p *Proxy) openPage(c *config.Stats) error {
 	if c == nil {
 		return nil
 	}
-	sockets, err := listen(c.Listen)
+	sockets, err := listen.Open(c.Listen, listen.Unix{})
 	if err != nil {
 		return fmt.Errorf("statistics: %w", err)
 	}
 	looks, err := template.New("page.html").Funcs(template.FuncMap{"size": bytesText, "ago": ago, "good": good}).ParseFS(pages, "page.html")
 	if err != nil {
-		closeAll(sockets)
+		listen.Close(sockets)
 		return fmt.Errorf("statistics page: %w", err)
 	}
 	g := &page{snapshot: p.Snapshot, log: p.opt.Log, looks: looks, sockets: sockets, config: *c}
@@ -72,7 +73,7 @@ func (g *page) start() {
 
 func (g *page) close() {
 	g.server.Close()
-	closeAll(g.sockets)
+	listen.Close(g.sockets)
 	g.serving.Wait()
 }
 

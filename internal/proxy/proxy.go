@@ -11,6 +11,7 @@ import (
 
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs"
+	"github.com/havenha/haven/internal/proxy/listen"
 )
 
 // Watcher tells how the cluster changes; a dcs.Store is one.
@@ -75,7 +76,7 @@ func (p *Proxy) add(c config.Listener) error {
 	}
 	if c.Pooled() {
 		if l.door, err = p.open(l, c); err != nil {
-			closeAll(l.sockets)
+			listen.Close(l.sockets)
 			return err
 		}
 	}

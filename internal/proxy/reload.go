@@ -62,7 +62,7 @@ func (p *Proxy) reloadListeners(want []config.Listener) error {
 // begins anew with any change.
 func continues(l *listener, c config.Listener) bool {
 	now := l.ledger.config
-	return now.Listen == c.Listen && now.Target == c.Target && now.Mode == c.Mode && (!c.Pooled() || reflect.DeepEqual(now, c))
+	return now.Listen == c.Listen && now.SocketMode == c.SocketMode && now.SocketGroup == c.SocketGroup && now.Target == c.Target && now.Mode == c.Mode && (!c.Pooled() || reflect.DeepEqual(now, c))
 }
 
 // addNew opens what is new; later are those whose port has to be freed first.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -12,12 +13,20 @@ import (
 // nobody reads what such a client may still send.
 const farewell = 5 * time.Second
 
+// stream is a TCP connection, or one of a Unix socket.
+type stream interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
 // session is one client connected to one server.
 type session struct {
-	ledger         *ledger
-	pick           pick
-	client, server *net.TCPConn // client is nil in the pooled modes
-	cut            func()       // ends the session in the pooled modes
+	ledger *ledger
+	pick   pick
+	client stream // nil in the pooled modes
+	server *net.TCPConn
+	cut    func() // ends the session in the pooled modes
 	// ended is closed when both connections are.
 	ended chan struct{}
 	// Bytes as they were last reported, guarded by the board: what is reported never shrinks.
@@ -38,7 +47,7 @@ func (s *session) run(buffers *sync.Pool) (in, out int64) {
 
 // pass copies one direction. Its end is passed on as an end, its failure as a reset of both; a client that has not
 // closed in time after its server is just closed, so that it can still read the server's last words.
-func (s *session) pass(to, from *net.TCPConn, buffers *sync.Pool) int64 {
+func (s *session) pass(to, from stream, buffers *sync.Pool) int64 {
 	n, err := copyAll(to, from, buffers)
 	if err == nil {
 		err = to.CloseWrite()
@@ -50,7 +59,7 @@ func (s *session) pass(to, from *net.TCPConn, buffers *sync.Pool) int64 {
 }
 
 // reset ends both connections at once: without lingering, close sends RST (socket(7), SO_LINGER), which also drops what
-// was not sent yet, so that a client notices even while it waits for an answer.
+// was not sent yet, so that a client notices even while it waits for an answer. That of a Unix socket notices anyway.
 func (s *session) reset() {
 	if s.cut != nil {
 		s.cut()
@@ -60,7 +69,9 @@ func (s *session) reset() {
 	reset(s.server)
 }
 
-func reset(c *net.TCPConn) {
-	c.SetLinger(0)
+func reset(c stream) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
 	c.Close()
 }

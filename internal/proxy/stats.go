@@ -116,8 +116,12 @@ func (b *board) measure() map[traffic][2]int64 {
 		if s.client == nil {
 			continue // what was passed on is counted when it ends
 		}
-		if info, ok := tcpInfo(s.client); ok {
+		leg, flipped := s.leg()
+		if info, ok := tcpInfo(leg); ok {
 			in, out := bytesOf(info)
+			if flipped {
+				in, out = out, in
+			}
 			s.seenIn, s.seenOut = max(s.seenIn, in), max(s.seenOut, out)
 		}
 		k := traffic{s.ledger, s.pick.server}

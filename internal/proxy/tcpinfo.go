@@ -37,10 +37,28 @@ func bytesOf(info unix.TCPInfo) (received, acked int64) {
 	return max(received, 0), max(acked, 0)
 }
 
+// leg is the connection of a session that the kernel keeps numbers of: the client's, or the server's for a client at a Unix
+// socket. flipped: what it receives is what the client gets.
+func (s *session) leg() (c *net.TCPConn, flipped bool) {
+	if c, ok := s.client.(*net.TCPConn); ok {
+		return c, false
+	}
+	return s.server, true
+}
+
 // departed tells whether the client has closed its end. Clients of PostgreSQL do so only when they want no answer.
-func departed(c *net.TCPConn) bool {
-	info, ok := tcpInfo(c)
-	return !ok || info.State != unix.BPF_TCP_ESTABLISHED
+func departed(c stream) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, e := unix.Poll(look, 0)
+		gone = e == nil && n > 0
+	})
+	return gone || err != nil
 }
 
 // endIdle closes sessions without traffic for idle_timeout, until ctx ends.
@@ -70,7 +88,8 @@ func (b *board) idle(l *ledger, limit time.Duration) (out []*session) {
 		if s.ledger != l || s.client == nil {
 			continue
 		}
-		info, ok := tcpInfo(s.client)
+		leg, _ := s.leg()
+		info, ok := tcpInfo(leg)
 		quiet := time.Duration(min(info.Last_data_recv, info.Last_data_sent)) * time.Millisecond
 		if ok && quiet >= limit {
 			out = append(out, s)

@@ -161,6 +161,47 @@ func SplitListen(s string) (hosts []string, port int, err error) {
 	return hosts, port, nil
 }
 
+// maxSocketPath is the longest path of a Unix socket (unix(7)); socketName is the longest name that one has in its directory.
+const (
+	maxSocketPath = 107
+	socketName    = "/.s.PGSQL.65535"
+)
+
+// SplitSockets reads a,b:port, where a host may also be the absolute path of a directory: that of a Unix socket.
+func SplitSockets(s string) (hosts []string, port int, err error) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 || i < strings.LastIndexByte(s, ']') {
+		return nil, 0, errors.New("the port is missing: write host:port, [v6]:port, *:port or /directory:port")
+	}
+	if port, err = ParsePort(s[i+1:]); err != nil {
+		return nil, 0, err
+	}
+	for host := range strings.SplitSeq(s[:i], ",") {
+		host = strings.TrimSpace(host)
+		if !strings.HasPrefix(host, "/") {
+			if host, _, err = SplitAddress(host + s[i:]); err != nil {
+				return nil, 0, err
+			}
+			if host == "" {
+				host = "*"
+			}
+		} else if len(host)+len(socketName) > maxSocketPath {
+			return nil, 0, fmt.Errorf("the directory of a Unix socket has at most %d bytes", maxSocketPath-len(socketName))
+		}
+		hosts = append(hosts, host)
+	}
+	return hosts, port, nil
+}
+
+// ParseFileMode reads permissions in octal digits, such as 0770.
+func ParseFileMode(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || n == 0 || n > 0o777 {
+		return 0, errors.New("write permissions in octal digits, such as 0770")
+	}
+	return uint32(n), nil
+}
+
 // CheckEndpoint judges an etcd endpoint: host, host:port or a URL.
 func CheckEndpoint(s string) error {
 	if strings.Contains(s, "://") {

@@ -6,7 +6,7 @@ func proxyKeys() []Key {
 		{Path: "proxy", Kind: Section, Text: "Ports that lead to the primary and to the replicas."},
 		{Path: "proxy.address", Kind: Host, Def: "*", Reload: ReloadRestart, Text: "Host part of the default listeners."},
 		{Path: "proxy.listeners", Kind: Sections, Shown: "5000 to the primary, 5001 to replicas", Text: "The ports; given, it replaces the default."},
-		{Path: "proxy.listeners[].listen", Kind: Address, Shown: "required", Text: "Address and port."},
+		{Path: "proxy.listeners[].listen", Kind: Sockets, Shown: "required", Text: "Addresses and port: host:port or a,b:port. An absolute path is the directory of a Unix socket: /run/haven:6432 is /run/haven/.s.PGSQL.6432."},
 		{Path: "proxy.listeners[].target", Kind: Text, Shown: "required", Accept: []string{"primary", "replica", "split"}, Text: "primary or replica."},
 		{Path: "proxy.stats", Kind: Section, Text: "Statistics: page, JSON, metrics; null: none."},
 		{Path: "proxy.stats.listen", Kind: Address, Shown: "<proxy.address>:7000", Reload: ReloadNow, Text: "Address and port."},
@@ -26,6 +26,7 @@ func proxyKeys() []Key {
 			Key{Path: p + "admit", Kind: Rate, Def: "200", Text: "New connections a second to one server after a change of leader."},
 			Key{Path: p + "connect_timeout", Kind: Duration, Def: "5s", Text: "For connecting to a server."},
 			Key{Path: p + "idle_timeout", Kind: Duration, Def: "off", Text: "A session without traffic for so long is closed (mode tcp)."})
+		keys = append(keys, socketKeys(p)...)
 		keys = append(keys, poolKeys(p+"pool")...)
 	}
 	keys = append(keys, loginKeys()...)
@@ -33,6 +34,14 @@ func proxyKeys() []Key {
 		keys = append(keys, Key{Path: "proxy." + s, Kind: Free, Absent: absent})
 	}
 	return keys
+}
+
+// socketKeys are those of Unix sockets, under PgBouncer's names.
+func socketKeys(p string) []Key {
+	return []Key{
+		{Path: p + "unix_socket_mode", Kind: FileMode, Def: "0777", Text: "Permissions of Unix sockets, in octal digits. Who may write to one may connect."},
+		{Path: p + "unix_socket_group", Kind: Text, Text: "Group of Unix sockets, by name or number; empty: that of the process."},
+	}
 }
 
 // poolKeys are PgBouncer's settings of pools under their names there.

@@ -37,6 +37,8 @@ const (
 	Rate      Kind = "rate"
 	Address   Kind = "address"
 	Listen    Kind = "listen address"
+	Sockets   Kind = "list of addresses"
+	FileMode  Kind = "octal mode"
 	Host      Kind = "host"
 	Network   Kind = "network"
 	Texts     Kind = "list of texts"     // or one text with commas
@@ -201,6 +203,10 @@ func (k *Key) Check(v string) error {
 		_, _, err = notation.SplitAddress(v)
 	case Listen:
 		_, _, err = notation.SplitListen(v)
+	case Sockets:
+		_, _, err = notation.SplitSockets(v)
+	case FileMode:
+		_, err = notation.ParseFileMode(v)
 	case Host:
 		if v == "" {
 			return fmt.Errorf("write a host name or an address")
