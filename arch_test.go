@@ -69,7 +69,8 @@ check, cluster, journal                         < drill
 bootclock, cluster, config, dcs, guard, ha, journal, postgres, postgres/durable, postgres/slots, postgres/wal < agent
 NONE                                            < proxy/listen
 config, pgwire, pgwire/frame, pool, proxy/socket < proxy/pooled
-bootclock, cluster, config, dcs, pgwire, postgres, proxy/listen, proxy/pooled, proxy/socket < proxy
+config, pgwire, proxy/pooled                    < proxy/login
+bootclock, cluster, config, dcs, postgres, proxy/listen, proxy/login, proxy/pooled, proxy/socket < proxy
 cluster, config, dcs, ha, postgres              < api
 
 # wiring, and what stands on it

@@ -23,22 +23,6 @@ func poolNames() []string {
 	return out
 }
 
-func (l *loader) pool(p string) Pool {
-	return Pool{
-		MaxClientConn: l.number(p + "max_client_conn"), DefaultPoolSize: l.number(p + "default_pool_size"), MinPoolSize: l.number(p + "min_pool_size"),
-		ReservePoolSize: l.number(p + "reserve_pool_size"), MaxDBConnections: l.number(p + "max_db_connections"),
-		MaxUserConnections: l.number(p + "max_user_connections"), MaxPreparedStatements: l.number(p + "max_prepared_statements"),
-		ReservePoolTimeout: l.duration(p + "reserve_pool_timeout"), QueryTimeout: l.duration(p + "query_timeout"),
-		QueryWaitTimeout: l.duration(p + "query_wait_timeout"), ClientIdleTimeout: l.duration(p + "client_idle_timeout"),
-		IdleTransactionTimeout: l.duration(p + "idle_transaction_timeout"), ClientLoginTimeout: l.duration(p + "client_login_timeout"),
-		ServerLifetime: l.duration(p + "server_lifetime"), ServerIdleTimeout: l.duration(p + "server_idle_timeout"),
-		ServerLoginRetry: l.duration(p + "server_login_retry"), ServerCheckDelay: l.duration(p + "server_check_delay"),
-		ServerCheckQuery: l.text(p + "server_check_query"), ServerResetQuery: l.text(p + "server_reset_query"),
-		ServerResetQueryAlways:  l.bool(p + "server_reset_query_always"),
-		IgnoreStartupParameters: l.strings(p + "ignore_startup_parameters"), TrackExtraParameters: l.strings(p + "track_extra_parameters"),
-	}
-}
-
 // login reads how clients of pooled listeners prove who they are.
 func (l *loader) login(n *Node, p *Proxy) {
 	l.inheritTLS(n, "proxy.tls.cafile", "proxy.tls.certfile", "proxy.tls.keyfile")
@@ -89,7 +73,7 @@ func (l *loader) tooManyConnections(n *Node) {
 	sum := 0
 	for i := range n.Proxy.Listeners {
 		if li := n.Proxy.Listeners[i]; li.Pooled() {
-			sum += li.Pool.DefaultPoolSize + li.Pool.ReservePoolSize
+			sum += n.Proxy.Overrides.largest(li.Pool)
 		}
 	}
 	proxies := max(1, l.proxies())

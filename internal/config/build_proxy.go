@@ -19,6 +19,7 @@ func (l *loader) proxySection(n *Node) {
 	if slices.ContainsFunc(p.Listeners, Listener.Pooled) {
 		l.login(n, p)
 	}
+	p.Overrides = l.overrides(p)
 	p.Stats = l.stats(p)
 	if p.Discover == "rest" && len(p.Members) == 0 {
 		l.report.errorf(l.doc.Nearest("proxy.discover"), "`proxy.members` is missing: with `discover: rest`, list the REST addresses of the members, such as [10.0.1.10:8008]")
@@ -94,7 +95,7 @@ func (l *loader) listener(path string) Listener {
 				l.doc.Set(path+"."+name, common)
 			}
 		}
-		out.Pool = l.pool(path + ".pool.")
+		out.Pool = l.pool(path)
 		if reset := path + ".pool.server_reset_query"; out.Mode == "session" && out.Pool.ServerResetQuery == "" {
 			l.report.warnf(l.doc.Nearest(reset), "`%s` is empty: whatever a client leaves in its session (settings, temporary tables, prepared statements, locks) is there for the next one", reset)
 		}

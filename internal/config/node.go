@@ -206,6 +206,7 @@ type Proxy struct {
 	Discover  string    // etcd or rest
 	Members   []string  // REST addresses, with discover: rest
 	Threads   int       // processors that the program runs on at once; 0: half of those there are
+	Overrides Overrides // of the pooled modes
 	Auth      ProxyAuth // of the pooled modes
 	TLS       TLS       // of the pooled modes
 }

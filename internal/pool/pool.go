@@ -234,7 +234,7 @@ func (b *Book[S, W]) Return(c *Conn[S, W], now time.Time) {
 	}
 	p := c.pool
 	p.lent--
-	if c.retired || p.settings.Lifetime > 0 && now.Sub(c.opened) >= p.settings.Lifetime {
+	if c.retired || p.crowded(1) || p.settings.Lifetime > 0 && now.Sub(c.opened) >= p.settings.Lifetime {
 		b.shut(c, now)
 		return
 	}
@@ -295,6 +295,10 @@ func (b *Book[S, W]) Opened(p *Pool[S, W], s S, now time.Time) *Conn[S, W] {
 	p.resting = time.Time{}
 	c := &Conn[S, W]{Server: s, pool: p, opened: now, since: now}
 	b.offer(c, now)
+	if c.state == idle && p.crowded(0) {
+		p.drop(c)
+		b.shut(c, now)
+	}
 	b.plan(p, now)
 	return c
 }
@@ -325,6 +329,25 @@ func (b *Book[S, W]) Retire(c *Conn[S, W], now time.Time) {
 		c.pool.drop(c)
 		b.shut(c, now)
 	}
+}
+
+// Trim closes idle connections that pools have too many of since their settings have changed; those that are lent are closed
+// when they are returned. Who waits is served by the new settings.
+func (b *Book[S, W]) Trim(now time.Time) {
+	for _, p := range b.order {
+		for len(p.idle) > 0 && p.crowded(0) {
+			c := p.idle[0]
+			p.idle = p.idle[1:]
+			b.shut(c, now)
+		}
+	}
+	b.planAll(now)
+}
+
+// crowded tells whether the pool has more connections than it may, besides those that are being closed. besides are counted
+// nowhere yet.
+func (p *Pool[S, W]) crowded(besides int) bool {
+	return len(p.idle)+p.lent+p.opening+besides > p.settings.Size+p.settings.Reserve
 }
 
 // Each visits the connections that are idle.

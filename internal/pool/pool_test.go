@@ -29,22 +29,33 @@ type desk struct {
 	idle     map[*conn]bool
 	retired  map[*conn]bool
 	answered map[*waiter]int
+	most     map[*Pool[int, int]]int // what each pool may have had since it was made
 }
 
 func newDesk(t *rapid.T) *desk {
-	d := &desk{t: t, b: New[int, int](), now: time.Unix(0, 0), lent: map[*conn]*waiter{}, idle: map[*conn]bool{}, retired: map[*conn]bool{}, answered: map[*waiter]int{}}
+	d := &desk{t: t, b: New[int, int](), now: time.Unix(0, 0), lent: map[*conn]*waiter{}, idle: map[*conn]bool{}, retired: map[*conn]bool{}, answered: map[*waiter]int{},
+		most: map[*Pool[int, int]]int{}}
 	for _, k := range []Key{{"a", "x"}, {"a", "y"}, {"b", "x"}} {
-		s := Settings{
-			Size: rapid.IntRange(1, 3).Draw(t, "size"), Min: rapid.IntRange(0, 2).Draw(t, "min"),
-			Reserve: rapid.IntRange(0, 2).Draw(t, "reserve"), ReserveAfter: 5 * time.Second,
-			WaitLimit:   rapid.SampledFrom([]time.Duration{0, 20 * time.Second}).Draw(t, "wait"),
-			Lifetime:    rapid.SampledFrom([]time.Duration{0, 60 * time.Second}).Draw(t, "life"),
-			IdleLimit:   rapid.SampledFrom([]time.Duration{0, 30 * time.Second}).Draw(t, "idle"),
-			MaxDatabase: rapid.IntRange(0, 4).Draw(t, "database"), MaxUser: rapid.IntRange(0, 4).Draw(t, "user"), RetryAfter: time.Second,
-		}
-		d.pools = append(d.pools, d.b.Pool(k, s))
+		d.pools = append(d.pools, d.b.Pool(k, drawn(t)))
+		d.allow(d.pools[len(d.pools)-1])
 	}
 	return d
+}
+
+func drawn(t *rapid.T) Settings {
+	return Settings{
+		Size: rapid.IntRange(1, 3).Draw(t, "size"), Min: rapid.IntRange(0, 2).Draw(t, "min"),
+		Reserve: rapid.IntRange(0, 2).Draw(t, "reserve"), ReserveAfter: 5 * time.Second,
+		WaitLimit:   rapid.SampledFrom([]time.Duration{0, 20 * time.Second}).Draw(t, "wait"),
+		Lifetime:    rapid.SampledFrom([]time.Duration{0, 60 * time.Second}).Draw(t, "life"),
+		IdleLimit:   rapid.SampledFrom([]time.Duration{0, 30 * time.Second}).Draw(t, "idle"),
+		MaxDatabase: rapid.IntRange(0, 4).Draw(t, "database"), MaxUser: rapid.IntRange(0, 4).Draw(t, "user"), RetryAfter: time.Second,
+	}
+}
+
+// allow notes how many connections a pool may have by its settings.
+func (d *desk) allow(p *Pool[int, int]) {
+	d.most[p] = max(d.most[p], p.settings.Size+p.settings.Reserve)
 }
 
 func (d *desk) steps() {
@@ -100,7 +111,7 @@ func (d *desk) check() {
 	for _, p := range d.pools {
 		c := p.Counts(d.now)
 		all := c.Idle + c.Lent + c.Opening + c.Closing
-		if all > p.settings.Size+p.settings.Reserve {
+		if all > d.most[p] || c.Idle > 0 && c.Idle+c.Lent+c.Opening > p.settings.Size+p.settings.Reserve {
 			d.t.Fatalf("%v has %+v, more than its size %+v", p.Key, c, p.settings)
 		}
 		if c.Waiting > 0 && c.Idle > 0 && !d.b.held {
@@ -199,13 +210,20 @@ func (d *desk) actions() map[string]func(*rapid.T) {
 				d.b.Retire(c, d.now)
 			}
 		},
-		"hold":   func(*rapid.T) { d.b.Hold() },
-		"resume": func(*rapid.T) { d.b.Resume(d.now) },
+		"settings": func(t *rapid.T) { d.resettle(d.pools[d.pick(len(d.pools))], drawn(t)) },
+		"hold":     func(*rapid.T) { d.b.Hold() },
+		"resume":   func(*rapid.T) { d.b.Resume(d.now) },
 		"time": func(t *rapid.T) {
 			d.now = d.now.Add(time.Duration(rapid.IntRange(1, 15).Draw(t, "seconds")) * time.Second)
 			d.b.Tick(d.now, errors.New("query_wait_timeout"))
 		},
 	}
+}
+
+func (d *desk) resettle(p *Pool[int, int], s Settings) {
+	d.b.Pool(p.Key, s)
+	d.allow(p)
+	d.b.Trim(d.now)
 }
 
 func (d *desk) any() *conn {
@@ -253,6 +271,34 @@ func TestTheLastUsedIsLentFirst(t *testing.T) {
 	}
 	if c := b.Checkout(p, &ws[0], now); c != cs[0] {
 		t.Errorf("connection %d was lent, want the one that was used last", c.Server)
+	}
+}
+
+// TestAPoolThatShrinks closes what is idle at once, and what is lent when it is returned.
+func TestAPoolThatShrinks(t *testing.T) {
+	b := New[int, int]()
+	key, now := Key{"d", "u"}, time.Unix(0, 0)
+	p := b.Pool(key, Settings{Size: 3})
+	ws := [3]waiter{}
+	var cs []*conn
+	for i := range ws {
+		b.Checkout(p, &ws[i], now)
+		cs = append(cs, b.Opened(p, i, now))
+	}
+	b.Return(cs[0], now)
+	b.Steps()
+	b.Pool(key, Settings{Size: 1})
+	b.Trim(now)
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Close || s[0].Conn != cs[0] {
+		t.Fatalf("what is idle: %+v", s)
+	}
+	b.Return(cs[1], now)
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Close || s[0].Conn != cs[1] {
+		t.Fatalf("what is returned while there are too many: %+v", s)
+	}
+	b.Return(cs[2], now)
+	if s := b.Steps(); len(s) != 0 {
+		t.Fatalf("the last: %+v", s)
 	}
 }
 

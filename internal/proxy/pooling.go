@@ -2,117 +2,33 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"github.com/havenha/haven/internal/config"
-	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/proxy/login"
 	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
+// terms are those on which a pooled listener lends, as the configuration says.
+func terms(l *listener, p *config.Proxy, c config.Listener) (pooled.Terms, error) {
+	accept, server, err := login.Read(login.Options{Auth: p.Auth, TLS: p.TLS, Cluster: &pool{l}, HostOf: hostOf})
+	if err != nil {
+		return pooled.Terms{}, err
+	}
+	return pooled.Terms{
+		Pool: c.Pool, PoolFor: func(database, user string) config.Pool { return p.Overrides.For(c.Pool, database, user) },
+		Accept: accept, ServerTLS: server, HoldTimeout: c.HoldTimeout, ConnectTimeout: c.ConnectTimeout,
+	}, nil
+}
+
 // open makes the door of a pooled listener.
-func (p *Proxy) open(l *listener, c config.Listener) (*pooled.Door, error) {
-	a, cluster := p.config.Auth, &pool{l}
-	server, err := serverTLS(a, p.config.TLS)
+func open(l *listener, p *config.Proxy, c config.Listener) (*pooled.Door, error) {
+	t, err := terms(l, p, c)
 	if err != nil {
 		return nil, err
 	}
-	accept, err := acceptOptions(a, p.config.TLS, cluster, server)
-	if err != nil {
-		return nil, err
-	}
-	return pooled.New(pooled.Options{
-		Cluster: cluster, Mode: c.Mode, Pool: c.Pool, Accept: accept, ServerTLS: server,
-		HostOf: hostOf, HoldTimeout: c.HoldTimeout, ConnectTimeout: c.ConnectTimeout, Log: l.log,
-	}), nil
-}
-
-func acceptOptions(a config.ProxyAuth, t config.TLS, cluster pooled.Cluster, server pgwire.LoginOptions) (pgwire.AcceptOptions, error) {
-	o := pgwire.AcceptOptions{SSLMode: pgwire.SSLMode(a.ClientMode)}
-	var auth pgwire.AuthOptions
-	var err error
-	if a.Type == "hba" {
-		text, err := os.ReadFile(a.HBAFile)
-		if err != nil {
-			return o, fmt.Errorf("auth_hba_file: %w", err)
-		}
-		if auth.Rules, err = pgwire.ParseRules(a.HBAFile, string(text)); err != nil {
-			return o, err
-		}
-	} else if auth.Method, err = pgwire.ParseMethod(a.Type); err != nil {
-		return o, err
-	}
-	if auth.Secrets, err = secrets(a, cluster, server); err != nil {
-		return o, err
-	}
-	if o.Auth, err = pgwire.NewAuthenticator(auth); err != nil {
-		return o, err
-	}
-	if o.TLS, err = clientTLS(a, t); err != nil {
-		return o, err
-	}
-	err = o.Validate()
-	return o, err
-}
-
-// secrets are those of the file, then those that the server knows.
-func secrets(a config.ProxyAuth, cluster pooled.Cluster, server pgwire.LoginOptions) (pgwire.Secrets, error) {
-	if a.File == "" {
-		return noSecrets{}, nil
-	}
-	file, err := pgwire.OpenUserFile(a.File)
-	if err != nil || a.User == "" {
-		return file, err
-	}
-	own, err := file.Secret(context.Background(), a.User)
-	if err != nil {
-		return nil, fmt.Errorf("auth_user %s is not in auth_file: %w", a.User, err)
-	}
-	server.User, server.Database, server.Credential = a.User, a.Database, own.Credential()
-	return pgwire.First(file, &asker{cluster: cluster, login: server, query: a.Query, asking: make(chan struct{}, maxAsking)}), nil
-}
-
-type noSecrets struct{}
-
-func (noSecrets) Secret(context.Context, string) (pgwire.Secret, error) {
-	return pgwire.Secret{}, pgwire.ErrUnknownUser
-}
-
-func clientTLS(a config.ProxyAuth, t config.TLS) (*tls.Config, error) {
-	if !t.On() || a.ClientMode == "disable" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("proxy.tls: %w", err)
-	}
-	roots, err := authorities(t.CAFile)
-	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: roots, MinVersion: tls.VersionTLS12}, err
-}
-
-func serverTLS(a config.ProxyAuth, t config.TLS) (pgwire.LoginOptions, error) {
-	roots, err := authorities(t.CAFile)
-	return pgwire.LoginOptions{SSLMode: pgwire.SSLMode(a.ServerMode), TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, err
-}
-
-// authorities reads certificates; nil without a file.
-func authorities(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("proxy.tls.cafile: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("proxy.tls.cafile: %s holds no certificate", file)
-	}
-	return roots, nil
+	return pooled.New(pooled.Options{Cluster: &pool{l}, Mode: c.Mode, Terms: t, HostOf: hostOf, Log: l.log}), nil
 }
 
 // pool is the cluster as a pooled listener sees it.

@@ -56,7 +56,7 @@ func New(o Options) (*Proxy, error) {
 	p.follow = newFollower(p.board, p.book, p.checker, o.Log)
 	p.follow.holding = p.hold
 	for _, c := range o.Config.Listeners {
-		if err := p.add(c); err != nil {
+		if err := p.add(o.Config, c); err != nil {
 			p.Close()
 			return nil, fmt.Errorf("proxy: %w", err)
 		}
@@ -68,14 +68,14 @@ func New(o Options) (*Proxy, error) {
 	return p, nil
 }
 
-// add binds a listener, and serves it if the proxy runs.
-func (p *Proxy) add(c config.Listener) error {
+// add binds a listener of that configuration, and serves it if the proxy runs.
+func (p *Proxy) add(under *config.Proxy, c config.Listener) error {
 	l, err := newListener(p.board, c, p.opt.Log)
 	if err != nil {
 		return err
 	}
 	if c.Pooled() {
-		if l.door, err = p.open(l, c); err != nil {
+		if l.door, err = open(l, under, c); err != nil {
 			listen.Close(l.sockets)
 			return err
 		}

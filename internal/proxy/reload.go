@@ -8,19 +8,20 @@ import (
 	"strings"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
 // Reload takes a new configuration into use: listeners come, go and change their settings, and the others are not
-// touched. A listener that goes, or gets another target, resets its sessions. If a new port cannot be had, nothing has
-// changed, unless that port moves from one setting to another; the error says which.
+// touched. A listener that goes, or gets another target, resets its sessions; pooled clients keep theirs with any other
+// settings, for which files of users, rules and certificates are read again. If a new port or such a file cannot be had,
+// nothing has changed, unless that port moves from one setting to another; the error says which.
 func (p *Proxy) Reload(c *config.Proxy) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running != nil && p.running.Err() != nil {
 		return errors.New("proxy: it has ended")
 	}
-	p.config.Auth, p.config.TLS = c.Auth, c.TLS // for listeners that come or begin anew
-	errs := []error{p.reloadListeners(c.Listeners), p.reloadPage(c.Stats)}
+	errs := []error{p.reloadListeners(c), p.reloadPage(c.Stats)}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("proxy: reload: %w", err)
 	}
@@ -28,20 +29,27 @@ func (p *Proxy) Reload(c *config.Proxy) error {
 	return nil
 }
 
-func (p *Proxy) reloadListeners(want []config.Listener) error {
-	var gone []*listener
-	kept := map[string]bool{}
-	for _, l := range p.listeners {
-		i := slices.IndexFunc(want, func(c config.Listener) bool { return continues(l, c) })
-		if i < 0 {
-			gone = append(gone, l)
-			continue
-		}
-		kept[want[i].Listen] = true
-		p.board.configure(l.ledger, want[i])
+// change is what a listener that goes on is to become.
+type change struct {
+	listener *listener
+	config   config.Listener
+	terms    pooled.Terms // of the pooled modes
+}
+
+func (ch change) apply(b *board) {
+	b.configure(ch.listener.ledger, ch.config)
+	if ch.listener.door != nil {
+		ch.listener.door.Reconfigure(ch.terms)
+	}
+}
+
+func (p *Proxy) reloadListeners(c *config.Proxy) error {
+	changes, gone, err := p.compare(c)
+	if err != nil {
+		return err
 	}
 	was := len(p.listeners)
-	later, err := p.addNew(want, kept, gone)
+	later, err := p.addNew(c, changes, gone)
 	if err != nil {
 		for _, l := range p.listeners[was:] {
 			l.close()
@@ -49,31 +57,54 @@ func (p *Proxy) reloadListeners(want []config.Listener) error {
 		p.listeners = p.listeners[:was]
 		return err
 	}
+	for _, ch := range changes {
+		ch.apply(p.board)
+	}
 	p.remove(gone)
 	var errs []error
-	for _, c := range later {
-		errs = append(errs, p.add(c))
+	for _, one := range later {
+		errs = append(errs, p.add(c, one))
 	}
-	p.sort(want)
+	p.sort(c.Listeners)
 	return errors.Join(errs...)
 }
 
-// continues tells whether a listener can go on under a setting: the same port, for the same kind of server. A pooled one
-// begins anew with any change.
+// compare finds what becomes of the listeners that there are, and changes nothing.
+func (p *Proxy) compare(c *config.Proxy) (changes []change, gone []*listener, err error) {
+	for _, l := range p.listeners {
+		i := slices.IndexFunc(c.Listeners, func(one config.Listener) bool { return continues(l, one) })
+		if i < 0 {
+			gone = append(gone, l)
+			continue
+		}
+		ch := change{listener: l, config: c.Listeners[i]}
+		if l.door != nil {
+			if ch.terms, err = terms(l, c, ch.config); err != nil {
+				return nil, nil, fmt.Errorf("listener %s: %w", ch.config.Listen, err)
+			}
+		}
+		changes = append(changes, ch)
+	}
+	return changes, gone, nil
+}
+
+// continues tells whether a listener can go on under a setting: the same sockets, for the same kind of server, in the same
+// mode, with the same parameters that sessions carry along.
 func continues(l *listener, c config.Listener) bool {
 	now := l.ledger.config
-	return now.Listen == c.Listen && now.SocketMode == c.SocketMode && now.SocketGroup == c.SocketGroup && now.Target == c.Target && now.Mode == c.Mode && (!c.Pooled() || reflect.DeepEqual(now, c))
+	return now.Listen == c.Listen && now.SocketMode == c.SocketMode && now.SocketGroup == c.SocketGroup && now.Target == c.Target &&
+		now.Mode == c.Mode && slices.Equal(now.Pool.TrackExtraParameters, c.Pool.TrackExtraParameters)
 }
 
 // addNew opens what is new; later are those whose port has to be freed first.
-func (p *Proxy) addNew(want []config.Listener, kept map[string]bool, gone []*listener) (later []config.Listener, err error) {
-	for _, c := range want {
+func (p *Proxy) addNew(under *config.Proxy, kept []change, gone []*listener) (later []config.Listener, err error) {
+	for _, c := range under.Listeners {
 		switch {
-		case kept[c.Listen]:
+		case slices.ContainsFunc(kept, func(ch change) bool { return ch.config.Listen == c.Listen }):
 		case slices.ContainsFunc(gone, func(l *listener) bool { return portOf(l.ledger.config.Listen) == portOf(c.Listen) }):
 			later = append(later, c)
 		default:
-			if err := p.add(c); err != nil {
+			if err := p.add(under, c); err != nil {
 				return nil, err
 			}
 		}

@@ -1,7 +1,8 @@
 package schema
 
+import "github.com/havenha/haven/internal/config/tree"
+
 func proxyKeys() []Key {
-	const absent = "is not in this version: `pool` holds for all databases and users; remove it"
 	keys := []Key{
 		{Path: "proxy", Kind: Section, Text: "Ports that lead to the primary and to the replicas."},
 		{Path: "proxy.address", Kind: Host, Def: "*", Reload: ReloadRestart, Text: "Host part of the default listeners."},
@@ -30,8 +31,35 @@ func proxyKeys() []Key {
 		keys = append(keys, poolKeys(p+"pool")...)
 	}
 	keys = append(keys, loginKeys()...)
-	for _, s := range []string{"databases", "users"} {
-		keys = append(keys, Key{Path: "proxy." + s, Kind: Free, Absent: absent})
+	return append(keys, overrideKeys()...)
+}
+
+// overrideKeys are the settings of pools for single databases and users: those of a pool but for what belongs to a whole
+// listener, or to the other of the two.
+func overrideKeys() []Key {
+	const whole = "holds for a listener, before it is known who comes: write it in `pool`"
+	var keys []Key
+	for _, of := range []struct{ section, what, foreign, instead string }{
+		{"databases", "database", "max_user_connections", "is about a user's connections to all databases: write it in `proxy.users` or `pool`"},
+		{"users", "user", "max_db_connections", "is about the connections of all users to a database: write it in `proxy.databases` or `pool`"},
+	} {
+		path := "proxy." + of.section
+		keys = append(keys,
+			Key{Path: path, Kind: Section, Text: "Name of a " + of.what + " → its own settings of pools, in the pooled modes. A user's go before a database's, and both before `pool`."},
+			Key{Path: path + ".*", Kind: Section, Text: "The settings of that " + of.what + "."})
+		for _, k := range poolKeys(path + ".*")[1:] {
+			switch _, name, _ := tree.CutLast(k.Path); name {
+			case "max_client_conn", "client_login_timeout", "ignore_startup_parameters", "track_extra_parameters":
+				k.Absent = whole
+			case of.foreign:
+				k.Absent = of.instead
+			}
+			k.Def, k.Shown = "", "that of `pool`"
+			keys = append(keys, k)
+		}
+		keys = append(keys,
+			Key{Path: path + ".*.pool_size", Kind: Number, Absent: "is written `default_pool_size` here, as in `pool`"},
+			Key{Path: path + ".*.pool_mode", Kind: Text, Absent: "belongs to a listener here: open one more with that `mode`, and have those clients use its port"})
 	}
 	return keys
 }
@@ -53,7 +81,7 @@ func poolKeys(p string) []Key {
 		return Key{Path: p + "." + name, Kind: Duration, Def: def, Text: text}
 	}
 	return []Key{
-		{Path: p, Kind: Section, Text: "Pools of the modes session, transaction and statement, in PgBouncer's words. A change by reload closes the listener's clients."},
+		{Path: p, Kind: Section, Text: "Pools of the modes session, transaction and statement, in PgBouncer's words. A reload changes them under the clients; a change of track_extra_parameters closes the listener's."},
 		number("max_client_conn", "1000", "Clients of a listener; 0: any number."),
 		number("default_pool_size", "50", "Server connections of one database and user."),
 		number("min_pool_size", "0", "Server connections that are kept open once there was a client."),

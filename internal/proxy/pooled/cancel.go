@@ -149,7 +149,7 @@ func (d *Door) sendCancel(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	o := d.opt.ServerTLS
+	o := d.terms.Load().ServerTLS
 	return pgwire.Cancel(ctx, conn, *s.key, pgwire.CancelOptions{SSLMode: o.SSLMode, TLS: o.TLS, Host: d.host(s.seat)})
 }
 

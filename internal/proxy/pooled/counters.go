@@ -72,7 +72,7 @@ func (d *Door) Snapshot() []Stats {
 		c := l.pool.Counts(now)
 		by[l] = &Stats{
 			Database: l.key.Database, User: l.key.User, Mode: d.opt.Mode, ClientsWaiting: c.Waiting, ServersActive: c.Lent, ServersIdle: c.Idle,
-			ServersLogin: c.Opening, ServersClosing: c.Closing, MaxWait: c.OldestWait, PoolSize: l.set.DefaultPoolSize,
+			ServersLogin: c.Opening, ServersClosing: c.Closing, MaxWait: c.OldestWait, PoolSize: l.set.Load().DefaultPoolSize,
 			Lendings: l.counted.lendings.snapshot(), Waits: l.counted.waits.snapshot(),
 		}
 	}

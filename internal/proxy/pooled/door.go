@@ -35,18 +35,33 @@ const cancelAnswer = 500 * time.Millisecond
 type Options struct {
 	Cluster Cluster
 	Mode    string
-	Pool    config.Pool
+	// HostOf names the host of a server, for the verification of its certificate; nil: it has no name.
+	HostOf func(Seat) string
+	Log    *slog.Logger
+	// Terms hold until Reconfigure gives others.
+	Terms
+}
+
+// Terms are those on which a Door lends. They may change while clients are there, but for Pool.TrackExtraParameters.
+type Terms struct {
+	Pool config.Pool
 	// PoolFor gives the settings of one database and user; nil: Pool holds for all.
 	PoolFor func(database, user string) config.Pool
 	// Accept is how clients log in. Admit and LoginTimeout are set here.
 	Accept pgwire.AcceptOptions
 	// ServerTLS is how servers are logged in to; user, database and credential are set here.
 	ServerTLS pgwire.LoginOptions
-	// HostOf names the host of a server, for the verification of its certificate; nil: it has no name.
-	HostOf func(Seat) string
 	// HoldTimeout bounds a wait for a server of the cluster, ConnectTimeout a login to it.
 	HoldTimeout, ConnectTimeout time.Duration
-	Log                         *slog.Logger
+}
+
+// poolFor is the pool of a database and user.
+func (t *Terms) poolFor(database, user string) *config.Pool {
+	p := t.Pool
+	if t.PoolFor != nil {
+		p = t.PoolFor(database, user)
+	}
+	return &p
 }
 
 type (
@@ -56,7 +71,8 @@ type (
 
 // Door lets the clients of one listener in.
 type Door struct {
-	opt     Options
+	opt     Options // of its Terms nothing is read after New
+	terms   atomic.Pointer[Terms]
 	tracked tracked
 	buffers buffers
 	prefix  string // of the names of prepared statements at servers
@@ -82,7 +98,8 @@ type Door struct {
 type lane struct {
 	key     pool.Key
 	pool    *pool.Pool[*server, *client]
-	set     config.Pool
+	set     atomic.Pointer[config.Pool] // never changed, only replaced
+	tracks  bool                        // prepared statements are followed; settled with the lane, since clients have some
 	counted counters
 
 	// Guarded by the door.
@@ -101,7 +118,7 @@ func New(o Options) *Door {
 	var random [4]byte
 	rand.Read(random[:]) // never fails
 	d.prefix = "hv_" + hex.EncodeToString(random[:]) + "_"
-	d.opt.Accept.LoginTimeout = o.Pool.ClientLoginTimeout
+	d.terms.Store(&o.Terms)
 	d.ctx, d.end = context.WithCancel(context.Background())
 	d.tasks.Go(d.watch)
 	return d
@@ -118,7 +135,9 @@ func (d *Door) Serve(conn net.Conn) {
 	d.tasks.Add(1)
 	d.mu.Unlock()
 	defer d.tasks.Done()
-	o, counted := d.opt.Accept, false
+	t, counted := d.terms.Load(), false
+	o := t.Accept
+	o.LoginTimeout = t.Pool.ClientLoginTimeout
 	o.Admit = func(_ context.Context, who *pgwire.Client) *pgwire.Error {
 		refusal := d.admit(who)
 		counted = refusal == nil
@@ -169,7 +188,8 @@ func (d *Door) admit(who *pgwire.Client) *pgwire.Error {
 	if _, err := d.wishes(who.Params); err != nil {
 		return err
 	}
-	if n := d.admitted.Add(1); d.opt.Pool.MaxClientConn > 0 && n > int64(d.opt.Pool.MaxClientConn) {
+	most := int64(d.terms.Load().Pool.MaxClientConn)
+	if n := d.admitted.Add(1); most > 0 && n > most {
 		d.admitted.Add(-1)
 		return &pgwire.Error{Code: "53300", Message: "no more connections allowed (max_client_conn)"}
 	}
@@ -185,11 +205,10 @@ func (d *Door) enter(c *client) bool {
 	key := pool.Key{Database: c.who.Database, User: c.who.User}
 	l := d.lanes[key]
 	if l == nil {
-		l = &lane{key: key, known: map[string]params{}, set: d.opt.Pool}
-		if d.opt.PoolFor != nil {
-			l.set = d.opt.PoolFor(key.Database, key.User)
-		}
-		l.pool = d.book.Pool(key, accounts(l.set))
+		l = &lane{key: key, known: map[string]params{}}
+		l.set.Store(d.terms.Load().poolFor(key.Database, key.User))
+		l.tracks = l.set.Load().MaxPreparedStatements > 0
+		l.pool = d.book.Pool(key, accounts(l.set.Load()))
 		d.lanes[key] = l
 	}
 	l.credential = l.credential.Renewed(c.who.Credential, key.User)
@@ -208,7 +227,7 @@ func (d *Door) enter(c *client) bool {
 }
 
 // accounts are the settings that the books need.
-func accounts(s config.Pool) pool.Settings {
+func accounts(s *config.Pool) pool.Settings {
 	return pool.Settings{
 		Size: s.DefaultPoolSize, Min: s.MinPoolSize, Reserve: s.ReservePoolSize, ReserveAfter: s.ReservePoolTimeout,
 		WaitLimit: s.QueryWaitTimeout, Lifetime: s.ServerLifetime, IdleLimit: s.ServerIdleTimeout,
@@ -272,8 +291,8 @@ func (d *Door) watch() {
 func (d *Door) turn(now time.Time) {
 	why := d.opt.Cluster.Why()
 	d.mu.Lock()
-	if why != "" && d.opt.HoldTimeout > 0 {
-		d.book.Expire(d.opt.HoldTimeout, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", d.opt.HoldTimeout, why)})
+	if hold := d.terms.Load().HoldTimeout; why != "" && hold > 0 {
+		d.book.Expire(hold, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", hold, why)})
 	}
 	d.outstayed(now)
 	d.book.Tick(now, &pgwire.Error{Code: "08P01", Message: "query_wait_timeout"})

@@ -78,7 +78,7 @@ func TestNoStateReachesAnotherClient(t *testing.T) {
 }
 
 func (h *house) name() string {
-	if h.door.opt.Pool.ServerResetQueryAlways {
+	if h.door.terms.Load().Pool.ServerResetQueryAlways {
 		return h.door.opt.Mode + ", reset always"
 	}
 	return h.door.opt.Mode

@@ -100,7 +100,7 @@ func (s *server) lend(c *client) bool {
 
 // prepare brings a server connection that nobody else has into the client's state.
 func (s *server) prepare(c *client) error {
-	set := s.lane.set
+	set := s.lane.set.Load()
 	if set.ServerCheckQuery != "" && set.ServerCheckDelay > 0 && c.began.Sub(s.used) >= set.ServerCheckDelay {
 		if err := s.own(set.ServerCheckQuery); err != nil {
 			return errGone
@@ -180,7 +180,7 @@ func (s *server) returned(c *client) bool {
 func (s *server) giveBack() {
 	s.mu.Lock()
 	again := !s.dead && !s.cutoff && !s.spent
-	set := s.lane.set
+	set := s.lane.set.Load()
 	reset := s.dirty || s.door.opt.Mode == Session || set.ServerResetQueryAlways
 	s.mu.Unlock()
 	switch {

@@ -11,7 +11,7 @@ import (
 func (d *Door) overdue() (servers []overdue, clients []*client) {
 	now := time.Now()
 	for s := range d.servers {
-		set := s.lane.set
+		set := s.lane.set.Load()
 		if set.QueryTimeout > 0 || set.IdleTransactionTimeout > 0 {
 			if why := s.late(now, set.QueryTimeout, set.IdleTransactionTimeout); why != nil {
 				servers = append(servers, overdue{s, why})
@@ -27,7 +27,7 @@ func (d *Door) idle(now time.Time) (out []*client) {
 	var all []*client
 	for _, c := range d.clients {
 		switch {
-		case c.lane.set.ClientIdleTimeout <= 0:
+		case c.lane.set.Load().ClientIdleTimeout <= 0:
 		case c.linking.Load():
 			c.since = time.Time{}
 		default: // it is linked, and found so below, or needs the door before it is
@@ -43,7 +43,7 @@ func (d *Door) idle(now time.Time) (out []*client) {
 		}
 	}
 	for _, c := range all {
-		if c.idleFor(now) >= c.lane.set.ClientIdleTimeout && c.doomed.CompareAndSwap(false, true) {
+		if c.idleFor(now) >= c.lane.set.Load().ClientIdleTimeout && c.doomed.CompareAndSwap(false, true) {
 			out = append(out, c)
 		}
 	}

@@ -81,7 +81,7 @@ func (d *Door) connect(l *lane) (_ *server, refusal error) {
 
 func (d *Door) login(l *lane, seat Seat, conn net.Conn) (*pgwire.Server, error) {
 	d.mu.Lock()
-	o := d.opt.ServerTLS
+	o := d.terms.Load().ServerTLS
 	o.User, o.Database, o.Credential = l.key.User, l.key.Database, l.credential
 	d.mu.Unlock()
 	o.Host = d.host(seat)
@@ -99,8 +99,8 @@ func (d *Door) host(seat Seat) string {
 }
 
 func (d *Door) patience() time.Duration {
-	if d.opt.ConnectTimeout > 0 {
-		return d.opt.ConnectTimeout
+	if limit := d.terms.Load().ConnectTimeout; limit > 0 {
+		return limit
 	}
 	return 15 * time.Second
 }

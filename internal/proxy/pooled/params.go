@@ -92,7 +92,7 @@ func (d *Door) wishes(given []pgwire.Param) ([]wish, *pgwire.Error) {
 }
 
 func (d *Door) ignored(name string) bool {
-	return slices.ContainsFunc(d.opt.Pool.IgnoreStartupParameters, func(n string) bool { return strings.EqualFold(n, name) })
+	return slices.ContainsFunc(d.terms.Load().Pool.IgnoreStartupParameters, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
 // options takes the startup parameter options apart: words -c name=value and --name=value, a backslash before what is to be

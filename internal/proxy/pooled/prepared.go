@@ -179,7 +179,7 @@ func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want i
 }
 
 // tracks tells whether prepared statements are followed from server to server. The unnamed one always is, but in a session.
-func (d *Door) tracks(l *lane) bool { return d.opt.Mode != Session && l.set.MaxPreparedStatements > 0 }
+func (d *Door) tracks(l *lane) bool { return d.opt.Mode != Session && l.tracks }
 
 // named enters a message that has the name of a prepared statement.
 func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want int, err error) {
@@ -317,7 +317,7 @@ func (c *client) put(s *server, p *parcel, st *statement, swallow bool) {
 	if t.has == nil {
 		t.has = map[string]*copyOf{}
 	}
-	for len(t.has) >= c.lane.set.MaxPreparedStatements && t.evict(s, p) {
+	for len(t.has) >= c.lane.set.Load().MaxPreparedStatements && t.evict(s, p) {
 	}
 	p.out = frame.Append(p.out, 'C', "S", st.name, "\x00")
 	s.x.Extended(entry{Kind: 'C', Swallow: true})

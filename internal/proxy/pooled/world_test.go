@@ -178,8 +178,9 @@ func open(t testing.TB, mode string, p *place, change func(*Options)) *house {
 	auth, err := pgwire.NewAuthenticator(pgwire.AuthOptions{Method: pgwire.Trust, Secrets: trusting{pgtest.SuperPassword}})
 	pgtest.Must(t, err)
 	o := Options{
-		Cluster: p, Mode: mode, Pool: defaults(), Accept: pgwire.AcceptOptions{Auth: auth}, HoldTimeout: patience, ConnectTimeout: 5 * time.Second,
-		Log: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Cluster: p, Mode: mode,
+		Terms: Terms{Pool: defaults(), Accept: pgwire.AcceptOptions{Auth: auth}, HoldTimeout: patience, ConnectTimeout: 5 * time.Second},
+		Log:   slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
 		change(&o)

@@ -1,4 +1,4 @@
-package proxy
+package login
 
 import (
 	"context"
@@ -14,6 +14,7 @@ const maxAsking = 8
 // asker looks secrets up at the server that is admitted (PgBouncer's auth_query).
 type asker struct {
 	cluster pooled.Cluster
+	hostOf  func(pooled.Seat) string
 	login   pgwire.LoginOptions
 	query   string
 	asking  chan struct{}
@@ -37,7 +38,7 @@ func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) 
 	defer seat.Leave(0, 0)
 	defer seat.Conn().Close()
 	o := a.login
-	o.Host = hostOf(seat)
+	o.Host = a.hostOf(seat)
 	server, err := pgwire.Login(ctx, seat.Conn(), o)
 	if err != nil {
 		return pgwire.Secret{}, err
