@@ -113,3 +113,57 @@ func TestPoolsThatNobodyUsesEnd(t *testing.T) {
 	r.send(query("SELECT 1"))
 	r.until('Z')
 }
+
+// told reads up to the error that ends a connection, and returns its SQLSTATE and message.
+func (r *raw) told() (code, message string) {
+	r.t.Helper()
+	_, body := r.until('E')
+	e, err := pgwire.ParseError(body)
+	pgtest.Must(r.t, err)
+	if _, _, err := r.next(); err == nil {
+		r.t.Error("the connection goes on after it was ended")
+	}
+	return e.Code, e.Severity + " " + e.Message
+}
+
+// TestQueryTimeout ends the client of a statement that takes too long, and no other. No SQL is read, so any statement may have
+// committed something, in a transaction too.
+func TestQueryTimeout(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.QueryTimeout, o.Pool.DefaultPoolSize = 500*time.Millisecond, 2 })
+	other := h.connect()
+	alone, within := h.raw(), h.raw()
+	alone.send(query("SELECT pg_sleep(60)"))
+	if code, message := alone.told(); code != "08007" || message != "FATAL query_timeout" {
+		t.Errorf("a statement by itself: %s %s", code, message)
+	}
+	within.send(query("BEGIN"))
+	within.until('Z')
+	within.send(query("SELECT pg_sleep(60)"))
+	if code, message := within.told(); code != "08007" || message != "FATAL query_timeout" {
+		t.Errorf("a statement of a transaction: %s %s", code, message)
+	}
+	for range 3 { // the places of the two in the pool are free
+		if got := text(t, other, "SELECT 'here'"); got != "here" {
+			t.Errorf("another client gets %q", got)
+		}
+	}
+}
+
+// TestIdleTransactionTimeout ends who says nothing within a transaction, which is undone; who is idle outside of one stays.
+func TestIdleTransactionTimeout(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.IdleTransactionTimeout, o.Pool.DefaultPoolSize = 500*time.Millisecond, 1 })
+	idle := h.connect()
+	exec(t, idle, "CREATE TABLE i (n int)")
+	silent := h.raw()
+	silent.send(query("BEGIN; INSERT INTO i VALUES (1)"))
+	silent.until('Z')
+	if code, message := silent.told(); code != "25P03" || message != "FATAL idle_transaction_timeout" {
+		t.Errorf("%s %s", code, message)
+	}
+	// It waits for the only connection until the transaction is undone, and so is no longer than the limit.
+	if got := text(t, idle, "SELECT count(*) FROM i"); got != "0" {
+		t.Errorf("%s rows of a transaction that was ended", got)
+	}
+}
