@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,9 +16,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/pgwire/frame"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
@@ -154,32 +158,94 @@ func TestIdlePooledClientsSeeNoChangeOfLeader(t *testing.T) {
 	}
 }
 
-// TestAStormOfPooledClients has many clients wait at once; the server gets no more connections than the pool has.
+// waitingClients is how many clients TestAStormOfPooledClients has; each takes two file descriptors of this process.
+const waitingClients = 5000
+
+// TestAStormOfPooledClients has many clients wait at once. The server gets no more connections than the pool has, and no
+// faster than admit allows; all clients are served, in whatever order.
 func TestAStormOfPooledClients(t *testing.T) {
+	const size, admit, burst = 25, 10, 10
+	n := waitingClients
+	var files unix.Rlimit
+	pgtest.Must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &files))
+	if room := (int(min(files.Cur, 1<<20)) - 500) / 2; room < n {
+		t.Logf("%d file descriptors: %d clients rather than %d", files.Cur, room, n)
+		n = room
+	}
 	a := newReal(t, "db1")
-	w := start(t, pooledSettings("transaction"))
+	c := pooledSettings("transaction")
+	c.Listeners[0].Admit, c.Listeners[0].HoldTimeout = admit, 10*time.Minute
+	c.Listeners[0].Pool.DefaultPoolSize, c.Listeners[0].Pool.QueryWaitTimeout, c.Listeners[0].Pool.ClientLoginTimeout = size, 10*time.Minute, 10*time.Minute
+	w := start(t, c)
 	w.show(a.leads(1, a))
-	var clients []*pgx.Conn
-	for range 300 {
-		clients = append(clients, dialPooled(t, w.rw))
+	clients := make([]net.Conn, n)
+	for i := range clients {
+		clients[i] = logIn(t, w.rw)
 	}
 	claimed := a.leads(2, a)
 	claimed.Term.State = cluster.TermClaimed
 	w.show(claimed)
 	w.until("nobody is admitted", func(s Stats) bool { return s.Leader.Term == 2 && s.Leader.State == Checking })
-	var asked sync.WaitGroup
-	for _, c := range clients {
-		asked.Go(func() {
-			if _, err := portOn(c); err != nil {
-				t.Error(err)
-			}
-		})
+	for i, conn := range clients {
+		_, err := conn.Write(frame.Append(nil, 'Q', fmt.Sprintf("SELECT %d", i), "\x00"))
+		pgtest.Must(t, err)
 	}
-	w.until("all wait", func(s Stats) bool { return s.Listeners[0].Waiting == len(clients) })
+	w.until("all wait", func(s Stats) bool { return s.Listeners[0].Waiting == n })
 	before := w.proxy.Snapshot().Listeners[0].Total
+	begun := time.Now()
 	w.show(a.leads(2, a))
-	asked.Wait()
-	if opened := w.proxy.Snapshot().Listeners[0].Total - before; opened > 5 {
-		t.Errorf("%d server connections were opened for a pool of 5", opened)
+	opened := func() int {
+		n := int(w.proxy.Snapshot().Listeners[0].Total - before)
+		if most := min(size, burst+1+int(time.Since(begun)*admit/time.Second)); n > most {
+			t.Errorf("%d server connections after %s, want %d at most", n, time.Since(begun), most)
+		}
+		return n
+	}
+	for i, conn := range clients {
+		if i%50 == 0 {
+			opened()
+		}
+		if got, err := reply(conn); got != strconv.Itoa(i) {
+			t.Fatalf("client %d gets %q, %v", i, got, err)
+		}
+	}
+	w.until("the pool is whole", func(Stats) bool { return opened() == size })
+}
+
+// logIn connects a client that speaks the protocol by hand, and takes no goroutine.
+func logIn(t *testing.T, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	pgtest.Must(t, err)
+	t.Cleanup(func() { conn.Close() })
+	pgtest.Must(t, conn.SetDeadline(time.Now().Add(10*time.Minute)))
+	body := "\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"
+	_, err = conn.Write(append([]byte{0, 0, 0, byte(len(body) + 4)}, body...))
+	pgtest.Must(t, err)
+	_, err = reply(conn)
+	pgtest.Must(t, err)
+	return conn
+}
+
+// reply reads up to ReadyForQuery, and returns the first column of the last row.
+func reply(conn net.Conn) (column string, err error) {
+	for {
+		var head [frame.Head]byte
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			return "", err
+		}
+		kind, size := frame.Next(head[:])
+		body := make([]byte, size-frame.Head)
+		if _, err := io.ReadFull(conn, body); err != nil {
+			return "", err
+		}
+		switch kind {
+		case 'E':
+			return "", fmt.Errorf("%q", body)
+		case 'D':
+			column = string(body[6:])
+		case 'Z':
+			return column, nil
+		}
 	}
 }

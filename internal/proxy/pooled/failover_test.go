@@ -295,6 +295,43 @@ func (h *house) compare(outcome map[string]string) {
 	t.Logf("outcomes: %v", counts)
 }
 
+// TestNobodyIsToldThatAServerIsReadOnly has clients led to a server that is still in recovery: they wait until it is promoted,
+// and none is told 25006.
+func TestNobodyIsToldThatAServerIsReadOnly(t *testing.T) {
+	o, i, p := pg(t)
+	h := open(t, Transaction, p, nil)
+	var clients []*pgx.Conn
+	for range 6 {
+		clients = append(clients, h.connect())
+	}
+	exec(t, clients[0], "CREATE TABLE w (n int)")
+	ctx := pgtest.Context(t)
+	pgtest.Must(t, i.Kill(ctx))
+	_, err := i.Configure(pgtest.Settings(), nil, true)
+	pgtest.Must(t, err)
+	_, err = i.Start(ctx, pgtest.Settings())
+	pgtest.Must(t, err)
+	p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
+	var writing sync.WaitGroup
+	for n, c := range clients {
+		writing.Go(func() { exec(t, c, fmt.Sprintf("INSERT INTO w VALUES (%d)", n)) })
+	}
+	pgtest.Eventually(t, "it is found in recovery again and again", func() error {
+		if n := p.fails.Load(); n < 10 {
+			return fmt.Errorf("%d times", n)
+		}
+		return nil
+	})
+	direct, err := pgx.Connect(ctx, pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(ctx)
+	exec(t, direct, "SELECT pg_promote()")
+	writing.Wait()
+	if got := text(t, direct, "SELECT count(*) FROM w"); got != fmt.Sprint(len(clients)) {
+		t.Errorf("%s rows of %d", got, len(clients))
+	}
+}
+
 // TestAClientThatDoesNotRead stops reading in a large result. Others go on, and this process does not take it in.
 func TestAClientThatDoesNotReadCostsItselfOnly(t *testing.T) {
 	_, _, p := pg(t)
