@@ -70,7 +70,8 @@ bootclock, cluster, config, dcs, guard, ha, journal, postgres, postgres/durable,
 NONE                                            < proxy/listen
 config, pgwire, pgwire/frame, pool, proxy/socket < proxy/pooled
 config, pgwire, proxy/pooled                    < proxy/login
-bootclock, cluster, config, dcs, postgres, proxy/listen, proxy/login, proxy/pooled, proxy/socket < proxy
+proxy/listen                                    < proxy/addresses
+bootclock, cluster, config, dcs, postgres, proxy/addresses, proxy/listen, proxy/login, proxy/pooled, proxy/socket < proxy
 cluster, config, dcs, ha, postgres              < api
 
 # wiring, and what stands on it

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/havenha/haven/internal/proxy/listen"
+	"github.com/havenha/haven/internal/proxy/addresses"
 )
 
 // A check is begun every checkEvery, each with checkTimeout, so that a lost packet costs little. Both grow as long as nobody
@@ -153,8 +152,8 @@ const maxDocument = 1 << 20
 const sslRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 // probe tells whether a PostgreSQL server answers on one of the addresses.
-func probe(ctx context.Context, addresses []netip.AddrPort) error {
-	conn, err := dial(ctx, addresses)
+func probe(ctx context.Context, at []netip.AddrPort) error {
+	conn, err := addresses.Dial(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -174,32 +173,4 @@ func probe(ctx context.Context, addresses []netip.AddrPort) error {
 		return fmt.Errorf("%s is no PostgreSQL server: it answers %q to an SSLRequest", conn.RemoteAddr(), reply[0])
 	}
 	return nil
-}
-
-// dial connects to the first of the addresses that answers. ctx bounds all tries together.
-func dial(ctx context.Context, addresses []netip.AddrPort) (*net.TCPConn, error) {
-	err := errors.New("no address is known")
-	for i, a := range addresses {
-		conn, e := dialOne(ctx, a, len(addresses)-i)
-		if e == nil {
-			return conn, nil
-		}
-		err = e
-	}
-	return nil, err
-}
-
-// dialOne gives one address its share of the time that is left for n of them.
-func dialOne(ctx context.Context, a netip.AddrPort, n int) (*net.TCPConn, error) {
-	if deadline, ok := ctx.Deadline(); ok && n > 1 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(n))
-		defer cancel()
-	}
-	d := net.Dialer{KeepAliveConfig: listen.KeepAlive()}
-	conn, err := d.DialContext(ctx, "tcp", a.String())
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.TCPConn), nil
 }

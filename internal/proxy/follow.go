@@ -12,6 +12,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/dcs"
+	"github.com/havenha/haven/internal/proxy/addresses"
 )
 
 // sighting is a new picture of the cluster, or why there is none.
@@ -23,7 +24,7 @@ type sighting struct {
 // follower moves the board on: it alone shows pictures, ends sessions that a picture outlives, and has leaders checked.
 type follower struct {
 	board   *board
-	book    *book
+	book    *addresses.Book
 	checker *checker
 	log     *slog.Logger
 	seen    *picture
@@ -38,7 +39,7 @@ type follower struct {
 	checks  sync.WaitGroup
 }
 
-func newFollower(b *board, k *book, c *checker, log *slog.Logger) *follower {
+func newFollower(b *board, k *addresses.Book, c *checker, log *slog.Logger) *follower {
 	return &follower{board: b, book: k, checker: c, log: log, answers: make(chan answer)}
 }
 
@@ -56,7 +57,7 @@ func (f *follower) run(ctx context.Context, sightings <-chan sighting) {
 				continue
 			}
 			f.sighted(ctx, s)
-		case <-f.book.updated:
+		case <-f.book.Updated():
 			if f.seen != nil {
 				f.see(ctx, *f.seen)
 			}
@@ -83,7 +84,7 @@ func (f *follower) sighted(ctx context.Context, s sighting) {
 // before the answer counts.
 func (f *follower) see(ctx context.Context, p picture) {
 	f.seen = &p
-	f.book.want(hostsOf(p))
+	f.book.Want(hostsOf(p))
 	f.hold(p.hold)
 	cut := f.board.show(p, f.addressesOf(p))
 	for _, s := range cut {
@@ -143,7 +144,7 @@ func names(hosts []string) []string {
 func (f *follower) addressesOf(p picture) map[string][]netip.AddrPort {
 	out := make(map[string][]netip.AddrPort, len(p.servers))
 	for _, s := range p.servers {
-		out[s.name] = f.book.at(s.address)
+		out[s.name] = f.book.At(s.address)
 	}
 	return out
 }
@@ -182,7 +183,7 @@ func (f *follower) toAsk() (candidate, bool) {
 		return candidate{}, false
 	}
 	s, ok := f.seen.find(f.seen.leader.holder)
-	ports := f.book.at(s.address)
+	ports := f.book.At(s.address)
 	if !ok || len(ports) == 0 {
 		return candidate{}, false
 	}

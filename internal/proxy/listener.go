@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/proxy/addresses"
 	"github.com/havenha/haven/internal/proxy/listen"
 	"github.com/havenha/haven/internal/proxy/pooled"
 )
@@ -199,7 +200,7 @@ func (l *listener) dial(ctx context.Context, client stream, p pick, cut func()) 
 		trying, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	server, err := dial(trying, p.addresses)
+	server, err := addresses.Dial(trying, p.addresses)
 	if err != nil {
 		l.board.drop(l.ledger, p)
 		if ctx.Err() == nil {

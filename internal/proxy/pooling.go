@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/proxy/addresses"
 	"github.com/havenha/haven/internal/proxy/login"
 	"github.com/havenha/haven/internal/proxy/pooled"
 )
@@ -87,7 +88,7 @@ type seat struct {
 func (s *seat) Conn() net.Conn { return s.s.server }
 
 func (s *seat) Dial(ctx context.Context) (net.Conn, error) {
-	c, err := dial(ctx, s.s.pick.addresses)
+	c, err := addresses.Dial(ctx, s.s.pick.addresses)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs"
+	"github.com/havenha/haven/internal/proxy/addresses"
 	"github.com/havenha/haven/internal/proxy/listen"
 )
 
@@ -38,7 +39,7 @@ type Options struct {
 type Proxy struct {
 	opt     Options
 	board   *board
-	book    *book
+	book    *addresses.Book
 	checker *checker
 	follow  *follower
 
@@ -51,8 +52,8 @@ type Proxy struct {
 
 // New binds all ports; nothing is accepted before Run. An error names the address that could not be had.
 func New(o Options) (*Proxy, error) {
-	p := &Proxy{opt: o, board: newBoard(time.Now()), book: newBook(systemLookup), config: *o.Config}
-	p.checker = &checker{client: p.book.through(o.HTTP), scope: o.Scope}
+	p := &Proxy{opt: o, board: newBoard(time.Now()), book: addresses.New(addresses.System), config: *o.Config}
+	p.checker = &checker{client: p.book.Through(o.HTTP), scope: o.Scope}
 	p.follow = newFollower(p.board, p.book, p.checker, o.Log)
 	p.follow.holding = p.hold
 	for _, c := range o.Config.Listeners {
@@ -92,7 +93,7 @@ func (p *Proxy) add(under *config.Proxy, c config.Listener) error {
 func (p *Proxy) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	seen := make(chan sighting)
-	parts.Go(func() { p.book.run(ctx) })
+	parts.Go(func() { p.book.Run(ctx) })
 	if p.config.Discover == "rest" {
 		poll := newPoller(p.checker, p.config.Members)
 		parts.Go(func() { poll.run(ctx, seen) })

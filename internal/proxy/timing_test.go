@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
@@ -39,47 +38,6 @@ func TestASilentMemberIsAskedTenTimesASecondAndLaterLess(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if n := net.asked.Load() - before; n != 20 {
 			t.Errorf("asked %d times in ten seconds of a later minute", n)
-		}
-		cancel()
-		<-done
-	})
-}
-
-func TestNamesAreLookedUpBeforehandAndKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var asked atomic.Int32
-		var broken atomic.Bool
-		b := newBook(func(_ context.Context, host string) ([]netip.Addr, error) {
-			if asked.Add(1); broken.Load() || host != "db1" {
-				return nil, errors.New("no such host")
-			}
-			return []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1")}, nil
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); b.run(ctx) }()
-		b.want([]string{"db1"})
-		<-b.updated
-		want := netip.MustParseAddrPort("10.0.0.1:5432")
-		if got := b.at("db1:5432"); len(got) != 2 || got[0] != want {
-			t.Errorf("db1: %v", got)
-		}
-		for range 1000 {
-			b.at("db1:5432")
-		}
-		if n := asked.Load(); n != 1 {
-			t.Errorf("the name server was asked %d times", n)
-		}
-		broken.Store(true)
-		time.Sleep(3 * refreshAfter)
-		if n := asked.Load(); n < 3 || n > 5 {
-			t.Errorf("the name server was asked %d times in three minutes", n)
-		}
-		if got := b.at("db1:5432"); len(got) != 2 {
-			t.Errorf("the name server fails, and what was known is forgotten: %v", got)
-		}
-		if got := b.at("10.1.2.3:5432"); len(got) != 1 || got[0].String() != "10.1.2.3:5432" {
-			t.Errorf("an address: %v", got)
 		}
 		cancel()
 		<-done

@@ -1,4 +1,5 @@
-package proxy
+// Package addresses keeps the addresses of hosts at hand, and connects to the first that answers.
+package addresses
 
 import (
 	"context"
@@ -19,28 +20,34 @@ const (
 	lookupTimeout = 5 * time.Second
 )
 
-type lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+// Lookup finds the addresses of a host.
+type Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
-// book holds the addresses of hosts, so that nobody waits for a name server at a change of leader.
-type book struct {
-	lookup  lookup
+// Book holds the addresses of hosts, so that nobody waits for a name server at a change of leader.
+type Book struct {
+	lookup  Lookup
 	wake    chan struct{}
-	updated chan struct{} // capacity 1: addresses have changed
+	updated chan struct{} // capacity 1
 
 	mu    sync.Mutex
 	hosts map[string][]netip.Addr // wanted; empty: not known yet
 }
 
-func newBook(l lookup) *book {
-	return &book{lookup: l, wake: make(chan struct{}, 1), updated: make(chan struct{}, 1), hosts: map[string][]netip.Addr{}}
+// New makes an empty book; Run fills it.
+func New(l Lookup) *Book {
+	return &Book{lookup: l, wake: make(chan struct{}, 1), updated: make(chan struct{}, 1), hosts: map[string][]netip.Addr{}}
 }
 
-func systemLookup(ctx context.Context, host string) ([]netip.Addr, error) {
+// System asks the name servers of this host.
+func System(ctx context.Context, host string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// want says which hosts are needed from now on.
-func (b *book) want(hosts []string) {
+// Updated tells that addresses have changed.
+func (b *Book) Updated() <-chan struct{} { return b.updated }
+
+// Want says which hosts are needed from now on.
+func (b *Book) Want(hosts []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	next := make(map[string][]netip.Addr, len(hosts))
@@ -61,8 +68,8 @@ func signal(c chan struct{}) {
 	}
 }
 
-// at returns the addresses of host:port, as far as they are known; a literal address is its own.
-func (b *book) at(hostport string) []netip.AddrPort {
+// At returns the addresses of host:port, as far as they are known; a literal address is its own.
+func (b *Book) At(hostport string) []netip.AddrPort {
 	host, text, err := net.SplitHostPort(hostport)
 	port, perr := strconv.ParseUint(text, 10, 16)
 	if err != nil || perr != nil {
@@ -80,8 +87,8 @@ func (b *book) at(hostport string) []netip.AddrPort {
 	return out
 }
 
-// run looks names up until ctx ends.
-func (b *book) run(ctx context.Context) {
+// Run looks names up until ctx ends.
+func (b *Book) Run(ctx context.Context) {
 	refreshed := time.Now()
 	timer := time.NewTimer(retryAfter)
 	defer timer.Stop()
@@ -105,7 +112,7 @@ func (b *book) run(ctx context.Context) {
 }
 
 // round looks up the names without an address, or all; it returns how many are left without.
-func (b *book) round(ctx context.Context, all bool) (missing int) {
+func (b *Book) round(ctx context.Context, all bool) (missing int) {
 	b.mu.Lock()
 	var names []string
 	for h, known := range b.hosts {
@@ -129,7 +136,7 @@ func (b *book) round(ctx context.Context, all bool) (missing int) {
 	return missing
 }
 
-func (b *book) ask(ctx context.Context, host string) {
+func (b *Book) ask(ctx context.Context, host string) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	found, err := b.lookup(ctx, host)
@@ -145,8 +152,8 @@ func (b *book) ask(ctx context.Context, host string) {
 	}
 }
 
-// through makes the client take addresses from the book. A client with a transport of its own kind is left as it is.
-func (b *book) through(c *http.Client) *http.Client {
+// Through makes the client take addresses from the book. A client with a transport of its own kind is left as it is.
+func (b *Book) Through(c *http.Client) *http.Client {
 	if c == nil {
 		c = &http.Client{}
 	}
@@ -160,8 +167,8 @@ func (b *book) through(c *http.Client) *http.Client {
 		t = t.Clone()
 	}
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if known := b.at(address); len(known) > 0 {
-			return dial(ctx, known)
+		if known := b.At(address); len(known) > 0 {
+			return Dial(ctx, known)
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
