@@ -224,20 +224,30 @@ func pqCopy(ctx context.Context, t *testing.T, db *sql.DB) {
 
 // nodeClient: the package pg of npm, with named statements, and pg-copy-streams.
 func nodeClient(t *testing.T, f *front) {
+	command, missing := nodeCommand(t, f, "testdata/clients.js")
+	if missing != "" {
+		t.Skip(missing)
+	}
+	out := f.program(t, "", command...)
+	if !strings.HasSuffix(strings.TrimSpace(out), "all is well") {
+		t.Errorf("%s", out)
+	}
+}
+
+// nodeCommand runs a script of ours with Node's client, which is installed first; missing says why that cannot be had.
+func nodeCommand(t *testing.T, f *front, script string) (command []string, missing string) {
+	t.Helper()
 	for _, program := range []string{"npm", "node"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("%s is not there: Node's client is not tried", program)
+			return nil, program + " is not there: Node's client is not tried"
 		}
 	}
 	dir := t.TempDir()
 	install := exec.CommandContext(pgtest.Context(t), "npm", "install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "pg@8", "pg-copy-streams@6")
 	if out, err := install.CombinedOutput(); err != nil {
-		t.Skipf("npm cannot install pg: Node's client is not tried: %v\n%s", err, out)
+		return nil, fmt.Sprintf("npm cannot install pg: Node's client is not tried: %v\n%s", err, out)
 	}
-	script, err := filepath.Abs("testdata/clients.js")
+	path, err := filepath.Abs(script)
 	pgtest.Must(t, err)
-	out := f.program(t, "", "env", "NODE_PATH="+filepath.Join(dir, "node_modules"), "HAVEN_ROOT="+f.root, "node", script, strconv.Itoa(f.port), clientRole, clientPassword)
-	if !strings.HasSuffix(strings.TrimSpace(out), "all is well") {
-		t.Errorf("%s", out)
-	}
+	return []string{"env", "NODE_PATH=" + filepath.Join(dir, "node_modules"), "node", path, strconv.Itoa(f.port), f.role, f.password, f.database}, ""
 }

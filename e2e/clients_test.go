@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,6 +42,8 @@ type front struct {
 	port   int
 	root   string // file of the authority that vouches for its certificate
 	server postgres.Options
+
+	role, password, database string
 }
 
 // TestClients runs real clients through the transaction mode: prepared statements, COPY, cancel requests, TLS and SCRAM.
@@ -61,7 +64,7 @@ func startFront(t *testing.T) *front {
 	t.Helper()
 	o := pgtest.Options(t, "db1")
 	pgtest.Primary(t, o)
-	f := &front{server: o, port: pgtest.FreePort(t)}
+	f := &front{server: o, port: pgtest.FreePort(t), role: clientRole, password: clientPassword, database: clientRole}
 	secret := f.fill(t)
 	dir := t.TempDir()
 	f.certificate(t, dir)
@@ -180,7 +183,12 @@ func (f *front) nothingIsLeft(t *testing.T) {
 
 // url is how clients that take connection URIs reach the pooler.
 func (f *front) url(more string) string {
-	return fmt.Sprintf("postgres://%s:%s@localhost:%d/shop?sslmode=verify-full&sslrootcert=%s%s", clientRole, "shop%27%20password", f.port, f.root, more)
+	return fmt.Sprintf("postgres://%s@localhost:%d/%s?sslmode=verify-full&sslrootcert=%s%s", url.UserPassword(f.role, f.password), f.port, f.database, f.root, more)
+}
+
+// environment is that of client programs.
+func (f *front) environment() []string {
+	return append(os.Environ(), "PGPASSWORD="+f.password, "PGSSLMODE=verify-full", "PGSSLROOTCERT="+f.root, "HAVEN_ROOT="+f.root)
 }
 
 // program runs a client program to its end.
@@ -190,7 +198,7 @@ func (f *front) program(t *testing.T, input string, command ...string) string {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin = strings.NewReader(input)
-	cmd.Env = append(os.Environ(), "PGPASSWORD="+clientPassword, "PGSSLMODE=verify-full", "PGSSLROOTCERT="+f.root, "HAVEN_URL="+f.url(""))
+	cmd.Env = f.environment()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)

@@ -7,9 +7,9 @@ const { Readable } = require('stream')
 const { Client } = require('pg')
 const { from, to } = require('pg-copy-streams')
 
-const [port, user, password] = process.argv.slice(2)
+const [port, user, password, database] = process.argv.slice(2)
 const settings = {
-  host: 'localhost', port: Number(port), user, password, database: 'shop',
+  host: 'localhost', port: Number(port), user, password, database,
   ssl: { ca: fs.readFileSync(process.env.HAVEN_ROOT, 'utf8'), servername: 'localhost' },
 }
 
