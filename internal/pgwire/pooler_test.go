@@ -31,9 +31,10 @@ const (
 	kelvin       = "pa\u00a0ss \u212bngstr\u00f6m\u00ad" // SASLprep changes it
 )
 
-func startServer(t testing.TB) *server {
+func startServer(t testing.TB, bin string) *server {
 	t.Helper()
 	o := pgtest.Options(t, "db1")
+	o.BinDir = bin
 	dir := filepath.Dir(o.DataDir)
 	ca := newAuthority(t)
 	cert, key := ca.write(dir, "server", ca.issue("db.example", "localhost", "db.example"))

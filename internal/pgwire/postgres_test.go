@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +16,16 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
-// TestAgainstPostgres runs everything that needs a real server on one.
+// TestAgainstPostgres runs everything that needs a real server on each that there is.
 func TestAgainstPostgres(t *testing.T) {
-	s := startServer(t)
+	for _, bin := range pgtest.BinDirs() {
+		version, err := exec.Command(filepath.Join(bin, "postgres"), "--version").Output()
+		pgtest.Must(t, err)
+		t.Run(strings.Fields(string(version))[2], func(t *testing.T) { againstPostgres(t, startServer(t, bin)) })
+	}
+}
+
+func againstPostgres(t *testing.T, s *server) {
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *server)
@@ -67,13 +75,13 @@ func testLoginMethods(t *testing.T, s *server) {
 				t.Errorf("%s by %s: %v", c.user, c.credential, err)
 				continue
 			}
-			checkSession(t, s, one)
+			checkSession(t, s, one, version)
 		}
 	}
 }
 
-// checkSession looks at what the login brought.
-func checkSession(t *testing.T, s *server, one *Server) {
+// checkSession looks at what the login brought. PostgreSQL 18 and later speak 3.2, if they are asked for it.
+func checkSession(t *testing.T, s *server, one *Server, asked Version) {
 	t.Helper()
 	reported := map[string]string{}
 	for _, p := range one.Params {
@@ -82,7 +90,11 @@ func checkSession(t *testing.T, s *server, one *Server) {
 	if reported["application_name"] != "wire" || reported["server_version"] == "" {
 		t.Errorf("reported: %v", reported)
 	}
-	if one.Version != Version30 || one.Key == nil || len(one.Key.Secret) != 4 {
+	spoken, key := Version30, 4
+	if major, _, _ := strings.Cut(reported["server_version"], "."); asked == Version32 && major >= "18" {
+		spoken, key = Version32, 32
+	}
+	if one.Version != spoken || one.Key == nil || len(one.Key.Secret) != key {
 		t.Errorf("version %s, key %v", one.Version, one.Key)
 	}
 	rows := s.exec(fmt.Sprintf("select 1 from pg_stat_activity where pid = %d", one.Key.PID))
