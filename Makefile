@@ -75,12 +75,8 @@ test-versions: ## run the suite on other majors of PostgreSQL, fetched into .cac
 	scripts/test-versions.sh $(MAJORS)
 
 .PHONY: fuzz
-fuzz: ## run each fuzz target for FUZZTIME (30s)
-	@grep -rlE '^func Fuzz' --include='*_test.go' internal | while read -r file; do \
-		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/p' "$$file"); do \
-			echo "$$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
-		done; \
-	done
+fuzz: ## run each fuzz target for FUZZTIME (30s), and add up the hours in docs/bench (ONLY="FuzzA FuzzB": only those)
+	scripts/fuzz.sh $(FUZZTIME) $(ONLY)
 
 .PHONY: mutants
 mutants: ## turn each guard of the engine and see that a test or SEEDS (2000) of the simulator notice (ONLY=name: only that)
