@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
@@ -42,11 +44,14 @@ type front struct {
 	port   int
 	root   string // file of the authority that vouches for its certificate
 	server postgres.Options
+	dir    string // of its configuration, and of its Unix socket
+	proxy  *os.Process
 
 	role, password, database string
 }
 
-// TestClients runs real clients through the transaction mode: prepared statements, COPY, cancel requests, TLS and SCRAM.
+// TestClients runs real clients through the transaction mode: prepared statements, COPY, cancel requests, TLS and SCRAM;
+// then over its Unix socket, and through a reload.
 func TestClients(t *testing.T) {
 	f := startFront(t)
 	for _, c := range []struct {
@@ -57,6 +62,8 @@ func TestClients(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })
 	}
+	t.Run("Unix socket", func(t *testing.T) { unixSocket(t, f) })
+	t.Run("reload", func(t *testing.T) { reloaded(t, f) })
 	t.Run("nothing is left", func(t *testing.T) { f.nothingIsLeft(t) })
 }
 
@@ -67,6 +74,7 @@ func startFront(t *testing.T) *front {
 	f := &front{server: o, port: pgtest.FreePort(t), role: clientRole, password: clientPassword, database: clientRole}
 	secret := f.fill(t)
 	dir := t.TempDir()
+	f.dir = dir
 	f.certificate(t, dir)
 	f.file(t, dir, "users.txt", fmt.Sprintf("%q %q\n", clientRole, secret))
 	api := httptest.NewServer(http.HandlerFunc(f.api))
@@ -87,8 +95,8 @@ proxy:
   tls: {certfile: server.crt, keyfile: server.key}
   client_tls_sslmode: require
   listeners:
-    - {listen: "127.0.0.1:%d", target: primary, mode: transaction, pool: {default_pool_size: %d}}
-`, pgtest.FreePort(t), pgtest.FreePort(t), pgtest.FreePort(t), api.URL, f.port, clientPool))
+    - {listen: "127.0.0.1,%s:%d", target: primary, mode: transaction, pool: {default_pool_size: %d}}
+`, pgtest.FreePort(t), pgtest.FreePort(t), pgtest.FreePort(t), api.URL, dir, f.port, clientPool))
 	f.run(t, dir)
 	return f
 }
@@ -116,6 +124,7 @@ func (f *front) run(t *testing.T, dir string) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &said, &said
 	cmd.Env = append(os.Environ(), "HOME="+dir)
 	pgtest.Must(t, cmd.Start())
+	f.proxy = cmd.Process
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		if err := cmd.Wait(); err != nil || t.Failed() {
@@ -163,6 +172,56 @@ func (f *front) certificate(t *testing.T, dir string) {
 	f.root = filepath.Join(dir, "server.crt")
 	f.file(t, dir, "server.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
 	f.file(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+}
+
+// unixSocket: psql finds it by its directory and the port, and has no TLS there, though ports require it.
+func unixSocket(t *testing.T, f *front) {
+	cmd := exec.CommandContext(pgtest.Context(t), "psql", "-XAtqw", "-h", f.dir, "-p", fmt.Sprint(f.port), "-U", f.role, "-d", f.database, "-c", "select 'here'", "-c", "\\conninfo")
+	cmd.Env = append(os.Environ(), "PGPASSWORD="+f.password)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "here\n") || !strings.Contains(string(out), "via socket in \""+f.dir) || strings.Contains(string(out), "SSL") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// reloaded: a signal has the proxy take other settings of its pools into use, under the clients that there are.
+func reloaded(t *testing.T, f *front) {
+	ctx := pgtest.Context(t)
+	stays, err := pgx.Connect(ctx, f.url(""))
+	pgtest.Must(t, err)
+	defer stays.Close(ctx)
+	file := filepath.Join(f.dir, "haven.yml")
+	text, err := os.ReadFile(file)
+	pgtest.Must(t, err)
+	second := func() string {
+		c, err := pgx.Connect(ctx, f.url(""))
+		if err == nil {
+			c.Close(ctx)
+			return ""
+		}
+		var said *pgconn.PgError
+		if errors.As(err, &said) {
+			return said.Code
+		}
+		return err.Error()
+	}
+	for _, step := range []struct{ pool, want string }{
+		{fmt.Sprintf("max_client_conn: 1, default_pool_size: %d", clientPool), "53300"}, {fmt.Sprintf("default_pool_size: %d", clientPool), ""},
+	} {
+		changed := strings.Replace(string(text), fmt.Sprintf("default_pool_size: %d", clientPool), step.pool, 1)
+		f.file(t, f.dir, "haven.yml", changed)
+		pgtest.Must(t, f.proxy.Signal(syscall.SIGHUP))
+		pgtest.Eventually(t, "a second client gets "+step.want, func() error {
+			if got := second(); got != step.want {
+				return errors.New(got)
+			}
+			return nil
+		})
+		var n int
+		if err := stays.QueryRow(ctx, "select $1::int", 7).Scan(&n); err != nil || n != 7 {
+			t.Errorf("the client that was there: %d, %v", n, err)
+		}
+	}
 }
 
 // nothingIsLeft looks at the server: no more sessions than the pool may have, and none in a transaction.

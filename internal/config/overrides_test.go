@@ -50,6 +50,9 @@ proxy:
 			t.Errorf("%s of %s:\n%+v, want\n%+v", c.database, c.user, got, want)
 		}
 	}
+	if most := n.Proxy.Overrides.largest(own); most != 20 {
+		t.Errorf("at most %d connections of a database and user, want those of shop", most)
+	}
 	if own.DefaultPoolSize != 10 || own.QueryTimeout != time.Minute || !own.ServerResetQueryAlways || own.MaxPreparedStatements != 200 {
 		t.Errorf("the listener's own: %+v", own)
 	}

@@ -109,6 +109,16 @@ func TestPoolsOfSingleDatabasesAndUsers(t *testing.T) {
 			wantTogether(t, w, clients, one.most)
 		})
 	}
+	next := *c
+	next.Overrides = config.Overrides{Users: map[string]config.Override{"plain": {Given: []string{"default_pool_size"}, Pool: config.Pool{DefaultPoolSize: 2}}}}
+	pgtest.Must(t, w.proxy.Reload(&next))
+	sizes := map[string]int{}
+	for _, p := range w.proxy.Snapshot().Listeners[0].Pools {
+		sizes[p.Database+" "+p.User] = p.Size
+	}
+	if sizes["small plain"] != 2 || sizes["small wide"] != 5 || sizes["tight frugal"] != 5 {
+		t.Errorf("after a reload: %v", sizes)
+	}
 }
 
 // TestReloadKeepsPooledClients: other sizes of pools, users and rules hold for them from then on, and a reload that fails
