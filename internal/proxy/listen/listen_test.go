@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -121,4 +122,35 @@ func TestWhatIsWrongWithAUnixSocketIsSaid(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
+}
+
+// TestOneOfManyGetsTheSocket: of those that find a stale socket at the same time.
+func TestOneOfManyGetsTheSocket(t *testing.T) {
+	dir := t.TempDir()
+	path := SocketFile(dir, "1")
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	stale.Close()
+	var trying sync.WaitGroup
+	got := make(chan []net.Listener, 8)
+	for range cap(got) {
+		trying.Go(func() {
+			l, err := Open(dir+":1", Unix{})
+			if err == nil {
+				got <- l
+			} else if !strings.Contains(err.Error(), "another program listens") {
+				t.Error(err)
+			}
+		})
+	}
+	trying.Wait()
+	if n := len(got); n != 1 {
+		t.Fatalf("%d have it", n)
+	}
+	l := <-got
+	defer Close(l)
+	greets(t, l[0], path)
 }

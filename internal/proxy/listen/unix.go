@@ -119,15 +119,23 @@ func lock(dir string) (unlock func(), err error) {
 	case err != nil:
 		return nil, failed("%s may not be read by this user: give it to the user that runs haven: %w", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		f.Close()
-		return nil, failed("lock %s: %w", dir, err)
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Since(begun) > locking {
+			f.Close()
+			return nil, failed("the lock of %s cannot be had: see who holds it with lslocks, or choose another directory: %w", dir, err)
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
-// knocking is how long a socket may take to answer.
-const knocking = time.Second
+// knocking is how long a socket may take to answer, locking how long others may take to make theirs.
+const (
+	knocking = time.Second
+	locking  = 5 * time.Second
+)
 
 // vacant tells whether the path may be used: nothing is there, or a socket on which nobody listens.
 func vacant(path string) error {
@@ -144,8 +152,11 @@ func vacant(path string) error {
 	if err == nil {
 		conn.Close()
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return failed("%s may not be connected to by this user, so it is not known whether a program listens there: remove it if none does: %w", path, err)
 	}
 	return failed("another program listens on %s: stop it, or choose another port or directory", path)
 }
