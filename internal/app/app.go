@@ -36,7 +36,9 @@ type Options struct {
 	Next    []string
 	Version string
 	Log     *slog.Logger
-	Env     []string
+	// Relog has the log written as that section says from now on.
+	Relog func(config.Log) error
+	Env   []string
 }
 
 // Node is one running node: the roles whose sections are present.

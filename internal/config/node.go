@@ -255,7 +255,8 @@ type Log struct {
 	Format                   string
 	Fields                   []LogField
 	File                     string // name of the file in Dir
-	StaticFields, Loggers    map[string]string
+	StaticFields             map[string]string
+	Loggers                  map[string]string // severity by part of the program; see LogRest
 	Dir, Mode                string
 	FileSize                 int64
 	FileNum                  int

@@ -9,7 +9,7 @@ func dynamicKeys() []Key {
 		{Path: d + "retry_timeout", Kind: Duration, Def: "10", Text: "How long operations on etcd and PostgreSQL are tried."},
 		{Path: d + "maximum_lag_on_failover", Kind: Size, Def: "1048576", Text: "A standby further behind is not promoted."},
 		{Path: d + "maximum_lag_on_syncnode", Kind: Size, Def: "-1", Text: "A synchronous standby further behind is replaced; 0 or less: never."},
-		{Path: d + "max_timelines_history", Kind: Number, Def: "0", Inert: Inert{Instead: "all changes of timeline are kept"}, Text: "How many changes of timeline are kept; 0: all."},
+		{Path: d + "max_timelines_history", Kind: Number, Def: "0", Text: "How many changes of timeline the key history keeps; 0: all. They also tell who began a timeline, by which a member that comes back after more changes than are kept is told from another that was promoted at the same position."},
 		{Path: d + "primary_start_timeout", Kind: Duration, Def: "300", Text: "How long a crashed primary may take to come back before another takes over; 0: at once. It bounds the start of a primary that an operator restarts."},
 		{Path: d + "primary_stop_timeout", Kind: Duration, Def: "0", Text: "In synchronous modes, how long the stop of a primary in a switchover may take before its processes are ended; 0: as long as pg_ctl_timeout."},
 		{Path: d + "master_start_timeout", Kind: Duration, Text: "Older name of primary_start_timeout."},
