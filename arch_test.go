@@ -73,7 +73,7 @@ cluster, config, dcs, ha, postgres              < api
 
 # wiring, and what stands on it
 cluster, config, dcs/etcd                       < doctor
-agent, api, bootclock, cluster, config, dcs/etcd, disk, doctor, guard, journal, postgres, proxy < app
+agent, api, bootclock, cluster, config, dcs, dcs/etcd, disk, doctor, guard, journal, postgres, proxy < app
 check, cluster, dcs, dcs/etcd, drill, freeport  < demo
 agent, api, app, bootclock, cluster, config, dcs, dcs/etcd, demo, doctor, ha, journal, obs, postgres < cli
 `

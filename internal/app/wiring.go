@@ -148,6 +148,9 @@ func (n *Node) source() api.Source {
 	if n.agent != nil {
 		return memberSource{n.agent, n.opt, n.server.Version(), n.disk}
 	}
+	if n.store == nil {
+		return onlooker{opt: n.opt, disk: n.disk, proxy: n.proxy}
+	}
 	return n.coordinator()
 }
 

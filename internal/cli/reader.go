@@ -71,6 +71,16 @@ func (c *console) readerOf(node *config.Node) (*reader, error) {
 	if r.client, err = api.NewClient(node.CTL, node.RESTAPI); err != nil {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "correct the section ctl (or restapi) of " + node.File}
 	}
+	if !node.HasStore() && node.Proxy != nil {
+		r.bases = nil // its own knows no keys
+		for _, m := range node.Proxy.Members {
+			if !isURL(m) {
+				m = "http://" + m
+			}
+			r.bases = append(r.bases, strings.TrimRight(m, "/"))
+		}
+		return r, nil
+	}
 	o, err := app.StoreOptions(node, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "correct the section etcd of " + node.File}

@@ -52,7 +52,7 @@ func (l *loader) needEtcd(n *Node) {
 	if len(e.Hosts) > 0 || e.SRV != "" || l.given("etcd.members") != nil || e.Embedded {
 		return
 	}
-	if n.Postgres == nil && l.given("proxy.discover").TextOr("") == "rest" {
+	if n.Postgres == nil && strings.EqualFold(l.given("proxy.discover").TextOr(""), "rest") {
 		return
 	}
 	for _, other := range []string{"consul", "zookeeper", "exhibitor", "kubernetes", "raft"} {

@@ -283,6 +283,16 @@ type Watchdog struct {
 // data directory <state_dir>/<scope>.
 func (n *Node) Dir() string { return filepath.Join(n.Haven.StateDir, "nodes", n.Scope, n.Name) }
 
+// HasStore tells whether the configuration says where etcd is. A proxy alone that asks REST APIs (proxy.discover: rest) may
+// be without.
+func (n *Node) HasStore() bool { return n.Etcd.Embedded || len(n.Etcd.Hosts) > 0 || n.Etcd.SRV != "" }
+
+// NeedsStore tells whether the node does anything by etcd: it serves a database, a member of etcd, or a proxy that learns the
+// cluster from there.
+func (n *Node) NeedsStore() bool {
+	return n.Postgres != nil || n.Etcd.Embedded || n.Proxy == nil || n.Proxy.Discover != "rest"
+}
+
 // Roles names what this node does: etcd, postgresql, proxy.
 func (n *Node) Roles() []string {
 	var roles []string

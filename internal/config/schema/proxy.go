@@ -13,7 +13,7 @@ func proxyKeys() []Key {
 		{Path: "proxy.stats.allow", Kind: Networks, Def: "private", Text: "Networks that may read it; private: loopback, RFC 1918 and fc00::/7."},
 		{Path: "proxy.stats.authentication.username", Kind: Text, Text: "Name that it asks for."},
 		{Path: "proxy.stats.authentication.password", Kind: Secret, Text: "Password that it asks for."},
-		{Path: "proxy.discover", Kind: Text, Def: "etcd", Reload: ReloadRestart, Accept: []string{"etcd", "rest"}, Text: "Where the members are learnt: etcd, or rest (poll `members`)."},
+		{Path: "proxy.discover", Kind: Text, Def: "etcd", Reload: ReloadRestart, Accept: []string{"etcd", "rest"}, Text: "Where the members are learnt: etcd, or rest (poll `members`). With rest, a node without a database needs no etcd."},
 		{Path: "proxy.members", Kind: Texts, Reload: ReloadRestart, Text: "REST addresses of the members, with discover: rest."},
 	}
 	for _, p := range []string{"proxy.", "proxy.listeners[]."} {
