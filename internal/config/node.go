@@ -154,8 +154,10 @@ type Postgres struct {
 
 	// BaseBackup and RewindOptions are ready options of pg_basebackup and pg_rewind: --checkpoint=fast.
 	BaseBackup, RewindOptions []string
-	// ReplicaMethods are the ways to make a copy, in the order of trying; never empty.
+	// ReplicaMethods are the ways to make a copy, in the order of trying, and RemoteMethods those to make the first one of a
+	// standby cluster; the latter only in what PostgresWith gives. Neither is empty.
 	ReplicaMethods         []Method
+	RemoteMethods          []Method
 	Callbacks              map[string]string
 	PgCtlTimeout           time.Duration
 	PrePromote, BeforeStop string
