@@ -69,7 +69,7 @@ func chapters() []chapter {
 			{"synchronous mode, strict, quorum", same + "; a standby that falls silent is replaced after 2 s", "TestStrictModeWaits TestQuorumModeLosesNothing"},
 			{"failsafe mode", same, "TestFailsafe TestFailsafeNeedsEveryMember"},
 			{"watchdog", same + "; the guard feeds it", "TestWatchdog TestWatchdogThatCannotBeHad TestBehaviour"},
-			{"standby cluster", same + "; `create_replica_methods` of the section has no effect", "TestStandbyCluster TestBehaviour"},
+			{"standby cluster", same, "TestStandbyCluster TestBehaviour"},
 			{"cascading (`replicatefrom`, `nostream`)", "follows that member while it streams itself", "TestReplicateFrom TestBehaviour"},
 			{"custom bootstrap, copies by commands, callbacks, scripts", same, "TestOperatorsCommands TestCopiesByCommands TestBehaviour"},
 			{"`patroni.dynamic.json`", same + ", but maintenance mode is not taken from it", "TestBehaviour"},

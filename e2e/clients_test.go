@@ -82,9 +82,6 @@ func startFront(t *testing.T) *front {
 	f.file(t, dir, "haven.yml", fmt.Sprintf(`haven: {format: 1, state_dir: state, address: 127.0.0.1}
 scope: clients
 name: proxy
-etcd:
-  embedded: true
-  members: {proxy: {client: "127.0.0.1:%d", peer: "127.0.0.1:%d"}}
 restapi: {listen: "127.0.0.1:%d"}
 proxy:
   discover: rest
@@ -96,7 +93,7 @@ proxy:
   client_tls_sslmode: require
   listeners:
     - {listen: "127.0.0.1,%s:%d", target: primary, mode: transaction, pool: {default_pool_size: %d}}
-`, pgtest.FreePort(t), pgtest.FreePort(t), pgtest.FreePort(t), api.URL, dir, f.port, clientPool))
+`, pgtest.FreePort(t), api.URL, dir, f.port, clientPool))
 	f.run(t, dir)
 	return f
 }

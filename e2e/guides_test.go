@@ -82,6 +82,33 @@ func TestEveryGuideStartsACluster(t *testing.T) {
 	}
 }
 
+// TestEveryGuideIsStarted: each file of a guide belongs to a test that starts what it describes.
+func TestEveryGuideIsStarted(t *testing.T) {
+	started := map[string]bool{
+		"minusnow/patroni.yml": true, "minusnow/patroni-replica.yml": true, // TestPatroniFileOfAGuideStartsACluster
+		"minusnow/haproxy-database.cfg":           true, // TestGenuineToolsWork
+		"postgres-ha-two-servers/postgres-ha.env": true,
+	}
+	for _, g := range guides() {
+		if g.file != "" {
+			started[g.name+"/"+g.file] = true
+			continue
+		}
+		for n := range g.members {
+			started[fmt.Sprintf("%s/patroni%d.env", g.name, n+1)] = true
+		}
+	}
+	files, err := filepath.Glob("../testdata/guides/*/*")
+	if err != nil || len(files) < len(started) {
+		t.Fatalf("%d files of guides for %d that are started: %v", len(files), len(started), err)
+	}
+	for _, f := range files {
+		if name := filepath.Join(filepath.Base(filepath.Dir(f)), filepath.Base(f)); !started[name] {
+			t.Errorf("nothing starts a cluster from %s", name)
+		}
+	}
+}
+
 // storeVariable is the variable by which a guide names its etcd.
 func storeVariable(env []string) string {
 	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "PATRONI_ETCD_HOSTS=") }) {

@@ -354,7 +354,12 @@ func describe(s *cluster.Snapshot) string {
 
 // haven runs a command of the program and returns its output, standard error included.
 func (c *testCluster) haven(args ...string) (string, error) {
-	cmd := exec.Command(binary(c.t), append([]string{"-c", c.plan.File}, args...)...)
+	return c.havenOf(c.plan.File, args...)
+}
+
+// havenOf is haven with another file.
+func (c *testCluster) havenOf(file string, args ...string) (string, error) {
+	cmd := exec.Command(binary(c.t), append([]string{"-c", file}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+c.plan.Dir, "NO_COLOR=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.account}
 	cmd.Dir = c.plan.Dir

@@ -71,6 +71,32 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestKeep: runs are kept if they were made alike with the same program.
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	old := results{Seconds: 20, Versions: map[string]string{"Haven": "1", "PgBouncer": "1.18"}, Cells: []cell{
+		{Variant: "haven-tcp", Clients: 10, Runs: []sample{{TPS: 1}}}, {Variant: "pgbouncer", Clients: 10, Runs: []sample{{TPS: 2}}}}}
+	now := results{Seconds: 20, Versions: map[string]string{"Haven": "2", "PgBouncer": "1.18"}, Cells: []cell{
+		{Variant: "haven-tcp", Clients: 10}, {Variant: "pgbouncer", Clients: 10}, {Variant: "pgbouncer", Clients: 100}}}
+	if err := now.keep(dir); err != nil {
+		t.Errorf("without a file: %v", err)
+	}
+	if err := save(dir, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := now.keep(dir); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{0, 1, 0} {
+		if got := len(now.Cells[i].Runs); got != want {
+			t.Errorf("cell %d: %d runs, want %d", i, got, want)
+		}
+	}
+	if now.Seconds = 5; now.keep(dir) == nil {
+		t.Error("runs of another length are kept")
+	}
+}
+
 func TestPgBouncersWithPreparedStatements(t *testing.T) {
 	for version, want := range map[string]bool{"PgBouncer 1.18.0": false, "PgBouncer 1.21.0": true, "PgBouncer 2.0": true, "": false} {
 		if preparesInTransactions(version) != want {

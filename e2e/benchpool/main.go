@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -32,7 +33,7 @@ type options struct {
 	clients, workloads, protocols, variants string
 	out, dir, haven                         string
 	seed                                    uint64
-	page                                    bool
+	page, add                               bool
 }
 
 func main() {
@@ -50,6 +51,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where data is kept (default: a temporary directory)")
 	flag.StringVar(&o.haven, "haven", "bin/haven", "the program")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "chooses the order")
+	flag.BoolVar(&o.add, "add", false, "keep the runs in pool.json that were made alike, with the same program")
 	flag.BoolVar(&o.page, "page", false, "only write the page again, from pool.json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -76,7 +78,13 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	r, err := w.measure(ctx, clients)
+	r := w.describe(clients)
+	if o.add {
+		if err = r.keep(o.out); err != nil {
+			return errors.Join(err, w.close())
+		}
+	}
+	err = w.measure(ctx, &r)
 	err = errors.Join(err, w.close())
 	if len(r.Cells) > 0 {
 		err = errors.Join(err, save(o.out, r))
@@ -113,7 +121,6 @@ type results struct {
 	CPU      string            `json:"cpu"`
 	Kernel   string            `json:"kernel"`
 	Versions map[string]string `json:"versions"`
-	Runs     int               `json:"runs"`
 	Seconds  int               `json:"seconds"`
 	Warmup   int               `json:"warmup"`
 	Scale    int               `json:"scale"`
@@ -144,20 +151,7 @@ type sample struct {
 }
 
 // measure goes through all cells, each round in another order: what else happens on the machine hits all variants alike.
-func (w *world) measure(ctx context.Context, clients []int) (results, error) {
-	r := w.describe()
-	for _, v := range w.variants {
-		for workload := range strings.SplitSeq(w.o.workloads, ",") {
-			for protocol := range strings.SplitSeq(w.o.protocols, ",") {
-				for _, n := range clients {
-					if !v.lacks(protocol) {
-						r.Cells = append(r.Cells, cell{Variant: v.name, Workload: workload, Protocol: protocol, Clients: n})
-					}
-				}
-			}
-		}
-	}
-	r.Problems = append(r.Problems, w.problems...)
+func (w *world) measure(ctx context.Context, r *results) error {
 	random := rand.New(rand.NewPCG(w.o.seed, 0))
 	for round := range w.o.runs {
 		for done, i := range random.Perm(len(r.Cells)) {
@@ -165,7 +159,7 @@ func (w *world) measure(ctx context.Context, clients []int) (results, error) {
 			fmt.Printf("round %d, %d of %d: %s, %s, %s, %d clients: ", round+1, done+1, len(r.Cells), c.Variant, c.Workload, c.Protocol, c.Clients)
 			s, err := w.pgbench(ctx, c)
 			if ctx.Err() != nil {
-				return r, ctx.Err()
+				return ctx.Err()
 			}
 			if err != nil {
 				fmt.Println(err)
@@ -176,7 +170,7 @@ func (w *world) measure(ctx context.Context, clients []int) (results, error) {
 			c.Runs = append(c.Runs, s)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 func save(dir string, r results) error {
@@ -190,15 +184,55 @@ func save(dir string, r results) error {
 	return os.WriteFile(filepath.Join(dir, "pool.md"), []byte(render(r)), 0o644)
 }
 
-// again writes the page again from the raw results.
-func again(dir string) error {
-	var r results
+func load(dir string) (r results, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, "pool.json"))
 	if err != nil {
-		return err
+		return r, err
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
-		return fmt.Errorf("pool.json: %w", err)
+		return r, fmt.Errorf("pool.json: %w", err)
+	}
+	return r, nil
+}
+
+// keep takes over the earlier runs that can be compared with those to come. Without a file there are none.
+func (r *results) keep(dir string) error {
+	old, err := load(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case old.Seconds != r.Seconds || old.Warmup != r.Warmup || old.Scale != r.Scale || old.Pool != r.Pool || old.CPU != r.CPU || old.Cores != r.Cores:
+		return errors.New("-add: what is in pool.json was measured in another way, or elsewhere: leave -add out to replace it")
+	}
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		if p := program(c.Variant); old.Versions[p] == r.Versions[p] {
+			c.Runs = find(old, c.Variant, c.Workload, c.Protocol, c.Clients).Runs
+		}
+	}
+	return nil
+}
+
+// program is the one in the middle of a variant, as versions are named.
+func program(variant string) string {
+	switch variant {
+	case "direct":
+		return "PostgreSQL"
+	case "pgbouncer":
+		return "PgBouncer"
+	case "haproxy":
+		return "HAProxy"
+	}
+	return "Haven"
+}
+
+// again writes the page again from the raw results.
+func again(dir string) error {
+	r, err := load(dir)
+	if err != nil {
+		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "pool.md"), []byte(render(r)), 0o644)
 }

@@ -24,8 +24,8 @@ func render(r results) string {
 	var b strings.Builder
 	b.WriteString(pageHead)
 	fmt.Fprintf(&b, "- Measured %s on %d cores (%s), Linux %s; load average at the start %.1f.\n", r.Begun.Format("2006-01-02 15:04"), r.Cores, r.CPU, r.Kernel, r.Load)
-	fmt.Fprintf(&b, "- %d runs of %d s each, after %d s of warm-up, in shuffled order (seed %d); pgbench's scale is %d; poolers have %d server connections.\n",
-		r.Runs, r.Seconds, r.Warmup, r.Seed, r.Scale, r.Pool)
+	fmt.Fprintf(&b, "- %s of %d s each, after %d s of warm-up, in shuffled order (seed %d); pgbench's scale is %d; poolers have %d server connections.\n",
+		runsOf(r), r.Seconds, r.Warmup, r.Seed, r.Scale, r.Pool)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(&b, "- %s: %s\n", name, cmp.Or(r.Versions[name], "not there"))
 	}
@@ -43,6 +43,22 @@ func render(r results) string {
 		}
 	}
 	return b.String()
+}
+
+// runsOf says how often the cells were measured.
+func runsOf(r results) string {
+	least, most := 0, 0
+	for i, c := range r.Cells {
+		n := len(c.Runs)
+		if i == 0 {
+			least = n
+		}
+		least, most = min(least, n), max(most, n)
+	}
+	if least == most {
+		return fmt.Sprintf("%d runs", least)
+	}
+	return fmt.Sprintf("%d to %d runs", least, most)
 }
 
 func workloadName(w string) string {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -223,14 +225,24 @@ func (w *world) startEtcd() error {
 }
 
 // describe says what is measured on what.
-func (w *world) describe() results {
+func (w *world) describe(clients []int) results {
 	r := results{Begun: time.Now().UTC(), Cores: runtime.NumCPU(), CPU: cpuName(), Versions: map[string]string{
-		"PostgreSQL": firstLine(filepath.Join(w.bin, "postgres"), "--version"), "Haven": firstLine(w.o.haven, "version"),
+		"PostgreSQL": firstLine(filepath.Join(w.bin, "postgres"), "--version"), "Haven": firstLine(w.o.haven, "version") + ", " + fingerprint(w.o.haven),
 		"PgBouncer": firstLine("pgbouncer", "--version"), "HAProxy": firstLine("haproxy", "-v"),
-	}, Runs: w.o.runs, Seconds: w.o.seconds, Warmup: w.o.warmup, Scale: w.o.scale, Pool: w.o.pool, Seed: w.o.seed}
+	}, Seconds: w.o.seconds, Warmup: w.o.warmup, Scale: w.o.scale, Pool: w.o.pool, Seed: w.o.seed}
 	for _, v := range w.variants {
 		r.Variants = append(r.Variants, v.name)
+		for workload := range strings.SplitSeq(w.o.workloads, ",") {
+			for protocol := range strings.SplitSeq(w.o.protocols, ",") {
+				for _, n := range clients {
+					if !v.lacks(protocol) {
+						r.Cells = append(r.Cells, cell{Variant: v.name, Workload: workload, Protocol: protocol, Clients: n})
+					}
+				}
+			}
+		}
 	}
+	r.Problems = append(r.Problems, w.problems...)
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		r.Kernel = unix.ByteSliceToString(u.Release[:])
@@ -240,6 +252,13 @@ func (w *world) describe() results {
 		r.Load = float64(info.Loads[0]) / (1 << unix.SI_LOAD_SHIFT)
 	}
 	return r
+}
+
+// fingerprint tells builds of the same version apart.
+func fingerprint(program string) string {
+	text, _ := os.ReadFile(program)
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:6])
 }
 
 func cpuName() string {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/freeze"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 	"github.com/havenha/haven/internal/postgres/session"
@@ -168,9 +169,7 @@ func (s *server) freeze() (thaw func()) {
 	s.r.Helper()
 	pids, err := s.Processes()
 	pgtest.Must(s.r, err)
-	for _, pid := range pids {
-		pgtest.Must(s.r, unix.Kill(pid, unix.SIGSTOP))
-	}
+	freeze.Processes(s.r, pids)
 	thaw = sync.OnceFunc(func() {
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGCONT) // it may be gone

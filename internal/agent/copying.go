@@ -28,16 +28,26 @@ func copyMethods(in input) []config.Method {
 	return out
 }
 
+// remoteMethods are the ways to make the first copy of a standby cluster, in their order; those that need no server to copy
+// from where it names none.
+func remoteMethods(in input, up *postgres.Upstream) []config.Method {
+	methods := in.node.PostgresWith(in.dynamic).RemoteMethods
+	if up != nil {
+		return methods
+	}
+	return slices.DeleteFunc(methods, func(m config.Method) bool { return !m.NoLeader })
+}
+
 // copiesAlone tells whether a copy can be made without a member to copy from.
 func copiesAlone(d config.Dynamic, node *config.Node) bool {
 	return slices.ContainsFunc(node.PostgresWith(d).ReplicaMethods, func(m config.Method) bool { return m.NoLeader })
 }
 
-// copyData makes a copy by the first method that succeeds. up is nil where there is nobody to copy from.
-func (a *Agent) copyData(ctx context.Context, in input, up *postgres.Upstream, e *effects) error {
+// copyBy makes a copy by the first of those methods that succeeds. up is nil where there is nobody to copy from.
+func (a *Agent) copyBy(ctx context.Context, in input, methods []config.Method, up *postgres.Upstream, e *effects) error {
 	options := in.node.PostgresWith(in.dynamic).BaseBackup
 	var errs []error
-	for _, m := range copyMethods(in) {
+	for _, m := range methods {
 		how := postgres.CopyMethod{Name: m.Name, Command: m.Command, Options: options, Args: m.Args, NoParams: m.NoParams, KeepData: m.KeepData}
 		if in.snap.Initialize.Valid() {
 			how.SystemID = in.snap.Initialize.SystemID

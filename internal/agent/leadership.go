@@ -173,14 +173,14 @@ func openSync(in input) (*dcs.SyncChange, string) {
 }
 
 // history is the key history after this promotion: the lines of PostgreSQL's own history file, with what the key knew
-// of the older ones.
+// of the older ones, as far as max_timelines_history goes.
 func (a *Agent) history(in input, tl cluster.Timeline) []cluster.HistoryLine {
 	lines, err := a.server.LocalHistory(tl)
 	if err != nil {
 		a.log.Warn("the timeline history could not be read", "error", err)
 		return nil
 	}
-	return cluster.HistoryAfter(lines, in.snap.History, in.node.Name)
+	return cluster.NewestLines(cluster.HistoryAfter(lines, in.snap.History, in.node.Name), in.dynamic.MaxTimelinesHistory)
 }
 
 // setSync takes one step of the synchronous set.

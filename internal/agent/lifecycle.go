@@ -343,7 +343,7 @@ func (a *Agent) clone(ctx context.Context, in input, e *effects) error {
 	if err := a.clearFounding(in); err != nil {
 		return err
 	}
-	if err := a.copyData(ctx, in, up, e); err != nil {
+	if err := a.copyBy(ctx, in, copyMethods(in), up, e); err != nil {
 		return err
 	}
 	if err := a.removeMark(); err != nil {

@@ -66,9 +66,7 @@ func TestHungServerIsStartedAgain(t *testing.T) {
 // freezeServer stops every process of a member's server.
 func (w *world) freezeServer(name string) {
 	w.t.Helper()
-	for _, pid := range w.processes(name) {
-		_ = syscall.Kill(pid, syscall.SIGSTOP) // it may have just ended
-	}
+	freeze.Processes(w.t, w.processes(name))
 }
 
 // TestBusyServerIsNoHungServer: all connections are taken for longer than a server may be silent, and the agent's own

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
@@ -53,14 +54,15 @@ func (a *Agent) foundStandby(ctx context.Context, in input, e *effects) error {
 	if err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
-	if dialled(up) == nil {
-		return errors.New("bootstrap: standby_cluster names no host to copy the database from")
+	methods := remoteMethods(in, dialled(up))
+	if len(methods) == 0 {
+		return errors.New("bootstrap: standby_cluster names neither a host to copy the database from, nor in create_replica_methods a method with no_leader")
 	}
 	if err := a.clearFounding(in); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
-	e.note("copying the database from the remote cluster %s", up.Address())
-	if err := a.server.Clone(ctx, *up, a.progress()); err != nil {
+	e.note("copying the database of the remote cluster %s", strings.TrimPrefix(in.action.Member, ha.RemotePrefix))
+	if err := a.copyBy(ctx, in, methods, dialled(up), e); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
 	if err := a.removeMark(); err != nil {

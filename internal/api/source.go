@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"time"
@@ -64,11 +65,19 @@ type Operator interface {
 	Reinitialize(ctx context.Context, r ha.Reinit, force bool) error
 }
 
+// Store is what is needed of a dcs.Store.
+type Store interface {
+	Snapshot(ctx context.Context) (cluster.Snapshot, error)
+	Watch(ctx context.Context) <-chan dcs.Update
+	PutFailover(ctx context.Context, f cluster.Failover, seenRev int64) error
+	PutConfig(ctx context.Context, raw json.RawMessage, seenRev int64) error
+}
+
 // Options are what a Server is made from.
 type Options struct {
 	Node   *config.RESTAPI
 	Source Source
-	Store  dcs.Store
+	Store  Store
 	// Wake makes the agent look at the store at once.
 	Wake func()
 	// Operator carries out what is asked of this member; nil on a node without a database.

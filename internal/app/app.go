@@ -36,7 +36,9 @@ type Options struct {
 	Next    []string
 	Version string
 	Log     *slog.Logger
-	Env     []string
+	// Relog has the log written as that section says from now on.
+	Relog func(config.Log) error
+	Env   []string
 }
 
 // Node is one running node: the roles whose sections are present.
@@ -44,8 +46,8 @@ type Node struct {
 	opt    Options
 	node   atomic.Pointer[config.Node] // the configuration in force
 	log    *slog.Logger
-	etcd   *etcd.Server // nil: no embedded member
-	store  *etcd.Client
+	etcd   *etcd.Server       // nil: no embedded member
+	store  *etcd.Client       // nil: etcd is nowhere in the configuration
 	server *postgres.Instance // nil: no database
 	guard  *guard.Link        // nil: no database, or no guard
 	agent  *agent.Agent       // nil: no database
@@ -178,6 +180,10 @@ func (n *Node) startEtcd(ctx context.Context) error {
 }
 
 func (n *Node) openStore(context.Context) error {
+	if !n.opt.Node.HasStore() && !n.opt.Node.NeedsStore() {
+		n.log.Info("no etcd is configured: the proxy asks the REST APIs of proxy.members")
+		return nil
+	}
 	o, err := StoreOptions(n.opt.Node, n.log)
 	if err != nil {
 		return err
@@ -219,7 +225,7 @@ func (n *Node) buildProxy(context.Context) error {
 		return nil
 	}
 	var err error
-	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.store, HTTP: n.peers, Log: n.log.With("component", "proxy"), Scope: c.Scope})
+	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.keys(), HTTP: n.peers, Log: n.log.With("component", "proxy"), Scope: c.Scope})
 	if err == nil {
 		n.stack.push("proxy", func() { n.proxy.Close() })
 	}
@@ -236,7 +242,7 @@ func (n *Node) buildAPI(context.Context) error {
 	}
 	n.api, err = api.New(api.Options{
 		Operator: operator, Pledge: pledge,
-		Node: c.RESTAPI, Source: n.source(), Store: n.store, Wake: n.wake, Reload: n.Reload, Upgrade: n.Upgrade, Peers: n.peers,
+		Node: c.RESTAPI, Source: n.source(), Store: n.keys(), Wake: n.wake, Reload: n.Reload, Upgrade: n.Upgrade, Peers: n.peers,
 		Log: n.log.With("component", "restapi"), Version: n.opt.Version, Facts: n.facts,
 	})
 	return err
@@ -313,8 +319,12 @@ const (
 	storeReport = 5 * time.Second
 )
 
-// awaitStore waits until etcd answers. What will not mend itself (a wrong password, a certificate) ends the start.
+// awaitStore waits until etcd answers, where the node needs it. What will not mend itself (a wrong password, a certificate)
+// ends the start.
 func (n *Node) awaitStore(ctx context.Context) error {
+	if !n.opt.Node.NeedsStore() {
+		return nil
+	}
 	var reported time.Time
 	for {
 		err := n.store.Ping(ctx)

@@ -22,6 +22,9 @@ func (n *Node) Reload() error {
 	if len(restart) > 0 {
 		n.log.Warn("changed, but only a restart of haven takes it into use", "keys", strings.Join(restart, " "))
 	}
+	if err := n.opt.Relog(next.Log); err != nil {
+		n.log.Error("the log could not be changed: it is written as before", "error", err)
+	}
 	if n.agent != nil && next.Postgres != nil {
 		n.agent.Reload(next)
 	}

@@ -30,7 +30,7 @@ import (
 func StoreOptions(c *config.Node, log *slog.Logger) (etcd.Options, error) {
 	o := etcd.Options{
 		Username: c.Etcd.Username, Password: c.Etcd.Password, Namespace: c.Namespace, Scope: c.Scope,
-		Discover: !c.Etcd.UseProxies && len(c.Etcd.Members) == 0, Log: log.With("component", "etcd"),
+		SRV: c.Etcd.SRV, SRVSuffix: c.Etcd.SRVSuffix, Discover: !c.Etcd.UseProxies && len(c.Etcd.Members) == 0, Log: log.With("component", "etcd"),
 	}
 	for _, h := range c.Etcd.Hosts {
 		o.Endpoints = append(o.Endpoints, withScheme(h, c.Etcd.Scheme))
@@ -96,7 +96,7 @@ func postgresOptions(c *config.Node, env []string, log *slog.Logger) (postgres.O
 		return postgres.Options{}, err
 	}
 	o := postgres.Options{
-		BinDir: bin, BinNames: p.BinNames, DataDir: p.DataDir, Name: c.Name, Scope: c.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port,
+		BinDir: bin, BinNames: p.BinNames, DataDir: p.DataDir, ConfigDir: p.ConfigDir, ConfigName: p.ConfigBaseName, Name: c.Name, Scope: c.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port,
 		RunAs: account, Superuser: credentials(p.Superuser), Replication: credentials(p.Replication), Rewind: credentials(p.Rewind),
 		Database: p.Database, PgPass: p.PgPass, LogFile: filepath.Join(c.Dir(), "postgresql.log"),
 		UseUnixSocket: p.UseUnixSocket, SocketDir: p.Parameters["unix_socket_directories"], KrbSrvName: p.KrbSrvName,
@@ -147,6 +147,9 @@ func accountOf(name string) (*postgres.Account, error) {
 func (n *Node) source() api.Source {
 	if n.agent != nil {
 		return memberSource{n.agent, n.opt, n.server.Version(), n.disk}
+	}
+	if n.store == nil {
+		return onlooker{opt: n.opt, disk: n.disk, proxy: n.proxy}
 	}
 	return n.coordinator()
 }

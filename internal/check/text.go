@@ -36,15 +36,29 @@ func (r Report) Text() string {
 	return b.String()
 }
 
-func table(b *strings.Builder) *tabwriter.Writer { return tabwriter.NewWriter(b, 0, 0, 2, ' ', 0) }
-
-func (r Report) writeChecks(b *strings.Builder) {
-	t := table(b)
-	fmt.Fprintln(t, "CHECK\tVERDICT\tJUDGED\tVIOLATIONS\tRULE")
-	for _, c := range r.Checks {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\n", c.Name, c.Verdict, c.Judged, c.Count, c.Rule)
+// table writes rows below their heading, the cells of each parted by tabs, in columns.
+func table(b *strings.Builder, heading string, rows []string) {
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, row := range append([]string{heading}, rows...) {
+		fmt.Fprintln(t, row)
 	}
 	_ = t.Flush() // into a builder
+}
+
+// section is a table after an empty line; without rows nothing.
+func section(b *strings.Builder, heading string, rows []string) {
+	if len(rows) > 0 {
+		b.WriteByte('\n')
+		table(b, heading, rows)
+	}
+}
+
+func (r Report) writeChecks(b *strings.Builder) {
+	var rows []string
+	for _, c := range r.Checks {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%s", c.Name, c.Verdict, c.Judged, c.Count, c.Rule))
+	}
+	table(b, "CHECK\tVERDICT\tJUDGED\tVIOLATIONS\tRULE", rows)
 	for _, c := range r.Checks {
 		for _, v := range c.Violations[:min(len(c.Violations), shownInText)] {
 			fmt.Fprintf(b, "  %s: %s\n", c.Name, v.Text)
@@ -59,54 +73,39 @@ func (r Report) writeChecks(b *strings.Builder) {
 }
 
 func writeSeries(b *strings.Builder, all []Series) {
-	if len(all) == 0 {
-		return
-	}
-	b.WriteByte('\n')
-	t := table(b)
-	fmt.Fprintln(t, "ROUTE\tKIND\tOK\tFAILED\tUNKNOWN\tPER SECOND\tLONGEST GAP\tBEGAN AT\tERRORS")
+	var rows []string
 	for _, s := range all {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%.0f\t%s\t%s\t%s\n", s.Route, s.Kind, s.OK, s.Failed, s.Unknown, s.Rate, seconds(s.Gap), seconds(s.GapBegan), errorText(s.Errors))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%.0f\t%s\t%s\t%s", s.Route, s.Kind, s.OK, s.Failed, s.Unknown, s.Rate, seconds(s.Gap), seconds(s.GapBegan), errorText(s.Errors)))
 	}
-	_ = t.Flush() // into a builder
+	section(b, "ROUTE\tKIND\tOK\tFAILED\tUNKNOWN\tPER SECOND\tLONGEST GAP\tBEGAN AT\tERRORS", rows)
 }
 
 func (r Report) writeTerms(b *strings.Builder) {
-	if len(r.Terms) == 0 {
-		return
-	}
-	b.WriteByte('\n')
-	t := table(b)
-	fmt.Fprintln(t, "TIMELINE\tTERM\tMEMBER\tACKNOWLEDGED\tFIRST\tLAST")
+	var rows []string
 	for _, e := range r.Terms {
 		term := "-"
 		if e.Term > 0 {
 			term = fmt.Sprint(e.Term)
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\t%s\n", e.Timeline, term, cmp.Or(e.Member, "-"), e.Acknowledged, seconds(e.First), seconds(e.Last))
+		rows = append(rows, fmt.Sprintf("%d\t%s\t%s\t%d\t%s\t%s", e.Timeline, term, cmp.Or(e.Member, "-"), e.Acknowledged, seconds(e.First), seconds(e.Last)))
 	}
-	_ = t.Flush() // into a builder
+	section(b, "TIMELINE\tTERM\tMEMBER\tACKNOWLEDGED\tFIRST\tLAST", rows)
 }
 
 // writeFaults shows the writes of each route; the kinds one by one are in the JSON form.
 func (r Report) writeFaults(b *strings.Builder) {
-	if len(r.Faults) == 0 {
-		return
-	}
-	b.WriteByte('\n')
-	t := table(b)
-	fmt.Fprintln(t, "FAULT\tTARGET\tAT\tUNDONE\tROUTE\tKIND\tLONGEST GAP\tBEGAN AT\tFAILED\tUNKNOWN\tERRORS")
+	var rows []string
 	for _, f := range r.Faults {
 		undone := "-"
 		if f.Fault.End > 0 {
 			undone = seconds(f.Fault.End)
 		}
 		for _, s := range summaries(f.Series) {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", f.Fault.Name, cmp.Or(f.Fault.Target, "-"), seconds(f.Fault.Begin), undone,
-				s.Route, s.Kind, seconds(s.Gap), seconds(s.GapBegan), s.Failed, s.Unknown, errorText(s.Errors))
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s", f.Fault.Name, cmp.Or(f.Fault.Target, "-"), seconds(f.Fault.Begin), undone,
+				s.Route, s.Kind, seconds(s.Gap), seconds(s.GapBegan), s.Failed, s.Unknown, errorText(s.Errors)))
 		}
 	}
-	_ = t.Flush() // into a builder
+	section(b, "FAULT\tTARGET\tAT\tUNDONE\tROUTE\tKIND\tLONGEST GAP\tBEGAN AT\tFAILED\tUNKNOWN\tERRORS", rows)
 }
 
 // summaries are the first series of each route: all its writes, or its only kind of write.

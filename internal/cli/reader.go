@@ -71,6 +71,16 @@ func (c *console) readerOf(node *config.Node) (*reader, error) {
 	if r.client, err = api.NewClient(node.CTL, node.RESTAPI); err != nil {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "correct the section ctl (or restapi) of " + node.File}
 	}
+	if !node.HasStore() && node.Proxy != nil {
+		r.bases = nil // its own knows no keys
+		for _, m := range node.Proxy.Members {
+			if !isURL(m) {
+				m = "http://" + m
+			}
+			r.bases = append(r.bases, strings.TrimRight(m, "/"))
+		}
+		return r, nil
+	}
 	o, err := app.StoreOptions(node, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "correct the section etcd of " + node.File}
@@ -163,11 +173,22 @@ func (r *reader) read(ctx context.Context) (picture, error) {
 		return p, &Failure{
 			Code: ExitUnreachable, What: fmt.Sprintf("etcd cannot be reached: %v", err),
 			Means: "The state of the cluster is not known. This says nothing about PostgreSQL itself.",
-			Next:  "is etcd up? etcdctl --endpoints " + strings.Join(r.node.Etcd.Hosts, ",") + " endpoint health\nor ask a member: haven -c http://MEMBER:8008 status",
+			Next:  "is etcd up? etcdctl " + etcdFlags(r.node.Etcd) + " endpoint health\nor ask a member: haven -c http://MEMBER:8008 status",
 		}
 	}
 	r.c.say("etcd cannot be reached (%s): showing what %s knows, as of %s ago", reason(u), p.from, short(time.Since(p.asOf)))
 	return p, nil
+}
+
+// etcdFlags are the flags by which etcdctl finds the same etcd.
+func etcdFlags(e config.Etcd) string {
+	switch {
+	case e.SRV != "" && e.SRVSuffix != "":
+		return "--discovery-srv " + e.SRV + " --discovery-srv-name " + e.SRVSuffix
+	case e.SRV != "":
+		return "--discovery-srv " + e.SRV
+	}
+	return "--endpoints " + strings.Join(e.Hosts, ",")
 }
 
 // reason is the shortest true account of why etcd does not answer.

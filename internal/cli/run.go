@@ -119,18 +119,18 @@ func (c *console) run(ctx context.Context, file string) error {
 	if !report.OK() {
 		return &app.ConfigError{Report: report}
 	}
-	log, closer, err := obs.Logger(node.Log, c.err)
+	log, out, err := obs.Logger(node.Log, c.err)
 	if err != nil {
 		return err
 	}
-	defer closer.Close()
+	defer out.Close()
 	for _, f := range report.Faults {
 		log.Warn(f.String())
 	}
 	if n := processors(node.Proxy, runtime.GOMAXPROCS(0), slices.ContainsFunc(c.env, func(e string) bool { return strings.HasPrefix(e, "GOMAXPROCS=") })); n > 0 {
 		runtime.GOMAXPROCS(n)
 	}
-	n, err := app.New(ctx, app.Options{Node: node, Load: load, Next: c.nextCheck(file), Version: Version, Log: log, Env: c.env})
+	n, err := app.New(ctx, app.Options{Node: node, Load: load, Next: c.nextCheck(file), Version: Version, Log: log, Relog: out.Use, Env: c.env})
 	if err != nil {
 		return err
 	}

@@ -150,6 +150,14 @@ func HistoryAfter(lines, known []HistoryLine, leader string) []HistoryLine {
 	return lines
 }
 
+// NewestLines are the last lines of a history, at most as many as that; 0 or less: all.
+func NewestLines(lines []HistoryLine, most int) []HistoryLine {
+	if most <= 0 {
+		return lines
+	}
+	return lines[max(0, len(lines)-most):]
+}
+
 // BeganBy tells who began a timeline by the key history; empty: it does not say. A line tells who began the one that
 // follows it.
 func BeganBy(history []HistoryLine, tl Timeline) string {

@@ -296,7 +296,7 @@ func (l *loader) ctl(n *Node) {
 func (l *loader) logSection(n *Node) {
 	n.Log = Log{
 		Type: l.text("log.type"), Level: strings.ToUpper(l.text("log.level")), TracebackLevel: strings.ToUpper(l.text("log.traceback_level")),
-		DateFormat: l.text("log.dateformat"), StaticFields: l.settings("log.static_fields"), Loggers: l.settings("log.loggers"),
+		DateFormat: l.text("log.dateformat"), StaticFields: l.settings("log.static_fields"), Loggers: l.loggers(),
 		Dir: l.abs("log.dir"), Mode: l.text("log.mode"), FileSize: l.size("log.file_size"), FileNum: l.number("log.file_num"),
 		DeduplicateHeartbeatLogs: l.bool("log.deduplicate_heartbeat_logs"),
 	}

@@ -17,7 +17,7 @@ func (l *loader) etcdSection(n *Node) {
 	*e = Etcd{
 		Embedded: l.bool("etcd.embedded"), Username: l.text("etcd.username"), Password: l.secret("etcd.password"),
 		CACert: l.existing("etcd.cacert"), Cert: l.existing("etcd.cert"), Key: l.existing("etcd.key"),
-		SRV: l.text("etcd.srv"), SRVSuffix: l.text("etcd.srv_suffix"), UseProxies: l.bool("etcd.use_proxies"),
+		SRVSuffix: l.text("etcd.srv_suffix"), UseProxies: l.bool("etcd.use_proxies"),
 		ElectionTimeout: l.duration("etcd.election_timeout"),
 	}
 	if e.Username != "" {
@@ -49,14 +49,10 @@ func (l *loader) etcdSection(n *Node) {
 // needEtcd reports that there is no consensus store where one is needed.
 func (l *loader) needEtcd(n *Node) {
 	e := n.Etcd
-	if len(e.Hosts) > 0 || l.given("etcd.members") != nil || e.Embedded {
+	if len(e.Hosts) > 0 || e.SRV != "" || l.given("etcd.members") != nil || e.Embedded {
 		return
 	}
-	if n.Postgres == nil && l.given("proxy.discover").TextOr("") == "rest" {
-		return
-	}
-	if srv := l.given("etcd.srv"); srv != nil {
-		l.report.errorf(srv.At, "`etcd.srv` is all that names etcd's members, and SRV records are not looked up in this version: list the members in `etcd.hosts`")
+	if n.Postgres == nil && strings.EqualFold(l.given("proxy.discover").TextOr(""), "rest") {
 		return
 	}
 	for _, other := range []string{"consul", "zookeeper", "exhibitor", "kubernetes", "raft"} {
@@ -184,7 +180,7 @@ func inOrder(n int) string {
 func (l *loader) externalEtcd(n *Node) {
 	e := &n.Etcd
 	var used []string
-	for _, key := range []string{"proxy", "url", "hosts", "host"} {
+	for _, key := range []string{"proxy", "srv", "url", "hosts", "host"} {
 		if l.given("etcd."+key) != nil {
 			used = append(used, key)
 		}
@@ -199,6 +195,10 @@ func (l *loader) externalEtcd(n *Node) {
 		} else {
 			l.report.warnf(at, "`etcd.%s` has no effect beside `etcd.%s`", used[1], used[0])
 		}
+	}
+	if used[0] == "srv" {
+		e.SRV = l.text("etcd.srv")
+		return
 	}
 	port := 2379
 	if p := l.number("etcd.port"); p > 0 {

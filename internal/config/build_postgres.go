@@ -129,6 +129,9 @@ func (l *loader) readPostgres(n *Node) *Postgres {
 	if p.ConfigDir = l.abs(s + "config_dir"); p.ConfigDir == "" {
 		p.ConfigDir = p.DataDir
 	}
+	if strings.Contains(p.ConfigBaseName, "/") {
+		l.report.errorf(l.doc.Nearest(s+"config_base_name"), "`postgresql.config_base_name` is `%s`, which has a directory in it: write the bare name, without .conf, and the directory into `postgresql.config_dir`", p.ConfigBaseName)
+	}
 	if l.given(s+"authentication.rewind.username") == nil {
 		p.Rewind = p.Superuser
 	}

@@ -106,7 +106,11 @@ func (r *dynamicReader) read(allHaven bool) Dynamic {
 		StandbyCluster: r.raw("standby_cluster"), Postgres: r.raw("postgresql"),
 	}
 	wrong := func(_ tree.Place, format string, args ...any) { r.warn(format, args...) }
-	d.Slots, d.IgnoreSlots = permanentSlots(r.doc, wrong), ignoredSlots(r.doc, wrong)
+	clusterType := primaryCluster
+	if _, standby := d.Standby(); standby {
+		clusterType = standbyCluster
+	}
+	d.Slots, d.IgnoreSlots = permanentSlots(r.doc, clusterType, wrong), ignoredSlots(r.doc, wrong)
 	r.haven(&d.Haven)
 	r.timing(&d, allHaven)
 	return d

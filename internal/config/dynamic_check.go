@@ -25,7 +25,7 @@ func CheckDynamic(raw json.RawMessage) Report {
 	w := walkDynamic(doc, schema.New())
 	w.Errorf, w.Warnf, w.Inertf, w.Refusef = below(r.errorf), below(r.warnf), below(r.warnf), below(r.errorf)
 	w.Walk(dcsPath, doc, w.Schema.At(dcsPath))
-	permanentSlots(doc, r.errorf)
+	permanentSlots(doc, primaryCluster, r.errorf)
 	ignoredSlots(doc, r.errorf)
 	if v := doc.Find("haven.clone_limit"); v != nil && v.Shape == tree.Scalar {
 		if _, _, err := parseLimit(v.Text); err != nil {

@@ -116,7 +116,7 @@ func TestGuideTwoServers(t *testing.T) {
 
 func TestUsualPatroniFileIsToldWhatHasNoEffect(t *testing.T) {
 	n, r := mustLoad(t, host("testdata/patroni.yml"))
-	wantReport := "testdata/patroni.yml:4:70: warning: `log.loggers` has no effect in this version: `log.level` holds for every part\n0 errors, 1 warning\n"
+	wantReport := "testdata/patroni.yml:4:80: warning: `log.loggers.urllib3` has no effect: no part of haven is called so; its parts are agent, etcd, guard, postgresql, proxy, restapi\n0 errors, 1 warning\n"
 	if got := r.String(); got != wantReport {
 		t.Errorf("faults of a file that Patroni takes:\n%s", got)
 	}

@@ -124,8 +124,7 @@ func TestVariablesOverrideTheFile(t *testing.T) {
 		n.Postgres.BinNames["pg_ctl"] != "pg_ctl-15" || n.Postgres.BinDir != "/work/pg/bin" || n.Origins["scope"] != "PATRONI_SCOPE" {
 		t.Errorf("%+v %s", n.RESTAPI, n.Origins["scope"])
 	}
-	if got := r.String(); got != "PATRONI_LOG_LOGGERS: warning: `log.loggers` has no effect in this version: `log.level` holds for every part\n"+
-		"PATRONI_SUPERUSR_PASSWORD: warning: this variable belongs to no key, so it has no effect; did you mean `PATRONI_SUPERUSER_PASSWORD`?\n0 errors, 2 warnings\n" {
+	if got := r.String(); got != "PATRONI_SUPERUSR_PASSWORD: warning: this variable belongs to no key, so it has no effect; did you mean `PATRONI_SUPERUSER_PASSWORD`?\n0 errors, 1 warning\n" {
 		t.Errorf("report:\n%s", got)
 	}
 	n, _ = mustLoad(t, host("", "PATRONI_CONFIGURATION="+strings.ReplaceAll(databaseNode, "password_file: secrets/", "password: "), "PATRONI_NAME=db2"))

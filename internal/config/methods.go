@@ -32,7 +32,7 @@ type Method struct {
 	Recovery     map[string]string
 }
 
-// replicaMethods reads create_replica_methods with the sections that it names.
+// replicaMethods reads create_replica_methods with the sections that it names; a copy by replication where it names none.
 func (l *loader) replicaMethods() []Method {
 	names := l.strings("postgresql.create_replica_methods")
 	if v := l.given("postgresql.create_replica_methods"); v == nil || !v.At.Written() {
@@ -40,6 +40,11 @@ func (l *loader) replicaMethods() []Method {
 			names = older
 		}
 	}
+	return l.copyMethods(names)
+}
+
+// copyMethods are the ways to make a copy of those names.
+func (l *loader) copyMethods(names []string) []Method {
 	if len(names) == 0 {
 		names = []string{BaseBackupMethod}
 	}

@@ -154,8 +154,10 @@ type Postgres struct {
 
 	// BaseBackup and RewindOptions are ready options of pg_basebackup and pg_rewind: --checkpoint=fast.
 	BaseBackup, RewindOptions []string
-	// ReplicaMethods are the ways to make a copy, in the order of trying; never empty.
+	// ReplicaMethods are the ways to make a copy, in the order of trying, and RemoteMethods those to make the first one of a
+	// standby cluster; the latter only in what PostgresWith gives. Neither is empty.
 	ReplicaMethods         []Method
+	RemoteMethods          []Method
 	Callbacks              map[string]string
 	PgCtlTimeout           time.Duration
 	PrePromote, BeforeStop string
@@ -259,7 +261,8 @@ type Log struct {
 	Format                   string
 	Fields                   []LogField
 	File                     string // name of the file in Dir
-	StaticFields, Loggers    map[string]string
+	StaticFields             map[string]string
+	Loggers                  map[string]string // severity by part of the program; see LogRest
 	Dir, Mode                string
 	FileSize                 int64
 	FileNum                  int
@@ -285,6 +288,16 @@ type Watchdog struct {
 // Dir is where this node keeps its own state: <state_dir>/nodes/<scope>/<name>. The step nodes keeps it apart from a
 // data directory <state_dir>/<scope>.
 func (n *Node) Dir() string { return filepath.Join(n.Haven.StateDir, "nodes", n.Scope, n.Name) }
+
+// HasStore tells whether the configuration says where etcd is. A proxy alone that asks REST APIs (proxy.discover: rest) may
+// be without.
+func (n *Node) HasStore() bool { return n.Etcd.Embedded || len(n.Etcd.Hosts) > 0 || n.Etcd.SRV != "" }
+
+// NeedsStore tells whether the node does anything by etcd: it serves a database, a member of etcd, or a proxy that learns the
+// cluster from there.
+func (n *Node) NeedsStore() bool {
+	return n.Postgres != nil || n.Etcd.Embedded || n.Proxy == nil || n.Proxy.Discover != "rest"
+}
 
 // Roles names what this node does: etcd, postgresql, proxy.
 func (n *Node) Roles() []string {

@@ -31,6 +31,7 @@ func (n *Node) PostgresWith(d Dynamic) *Postgres {
 	written.Drop("authentication") // settled below, without reading the secrets again
 	l.doc.Set("postgresql", tree.Merge(dynamic, written))
 	p := l.readPostgres(n)
+	p.RemoteMethods = l.copyMethods(d.remoteMethods())
 	// These have been settled, and are not the dynamic configuration's to say.
 	p.Listen, p.ListenAddresses, p.Port, p.ConnectAddress, p.ProxyAddress = n.Postgres.Listen, n.Postgres.ListenAddresses, n.Postgres.Port, n.Postgres.ConnectAddress, n.Postgres.ProxyAddress
 	p.DataDir, p.ConfigDir, p.PgPass, p.RunAs, p.BinDir = n.Postgres.DataDir, n.Postgres.ConfigDir, n.Postgres.PgPass, n.Postgres.RunAs, n.Postgres.BinDir

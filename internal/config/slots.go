@@ -45,9 +45,14 @@ func (d Dynamic) LogicalSlots() bool {
 // slotNames are the keys under which permanent slots are written, the newest first.
 func slotNames() []string { return []string{"slots", "permanent_slots", "permanent_replication_slots"} }
 
-// permanentSlots reads slots, sorted by name, without those that are for a standby cluster. What is wrong is reported,
-// and not taken.
-func permanentSlots(doc *tree.Value, wrong tree.Report) []Slot {
+// The types of clusters that a slot may be for.
+const (
+	primaryCluster = "primary"
+	standbyCluster = "standby"
+)
+
+// permanentSlots reads slots, sorted by name, those for clusters of that type. What is wrong is reported, and not taken.
+func permanentSlots(doc *tree.Value, clusterType string, wrong tree.Report) []Slot {
 	var out []Slot
 	for _, key := range slotNames() {
 		v := doc.Find(key)
@@ -62,7 +67,7 @@ func permanentSlots(doc *tree.Value, wrong tree.Report) []Slot {
 			s, cluster, err := slotOf(f)
 			if err != nil {
 				wrong(f.At, "`%s.%s` is not a slot that can be made: %v", key, f.Name, err)
-			} else if cluster != "standby" {
+			} else if cluster == "" || cluster == clusterType {
 				out = append(out, s)
 			}
 		}
@@ -110,7 +115,7 @@ func slotOf(f tree.Field) (s Slot, cluster string, err error) {
 		err = fmt.Errorf("a logical slot needs a database and a plugin")
 	case s.Type == SlotPhysical && (s.Database != "" || s.Plugin != ""):
 		err = fmt.Errorf("a physical slot has neither database nor plugin: write type: logical")
-	case cluster != "" && cluster != "primary" && cluster != "standby":
+	case cluster != "" && cluster != primaryCluster && cluster != standbyCluster:
 		err = fmt.Errorf("its cluster_type is `%s`: write primary or standby", cluster)
 	}
 	return s, cluster, err

@@ -9,11 +9,12 @@ import (
 
 func TestPermanentSlots(t *testing.T) {
 	for raw, want := range map[string]string{
-		`{"slots": {"b": {"type": "physical"}, "a": {"type": "logical", "database": "shop", "plugin": "pgoutput"}}}`: "[{a logical shop pgoutput} {b physical  }]",
-		`{"slots": {"a": {"database": "shop", "plugin": "pgoutput"}, "b": {}, "c": null}}`:                           "[{a logical shop pgoutput} {b physical  } {c physical  }]",
-		`{"slots": {"a": {"cluster_type": "standby"}, "b": {"cluster_type": "primary"}}}`:                            "[{b physical  }]",
-		`{"slots": {}, "permanent_slots": {"old": {}}}`:                                                              "[]",
-		`{"permanent_replication_slots": {"old": {}}}`:                                                               "[{old physical  }]",
+		`{"slots": {"b": {"type": "physical"}, "a": {"type": "logical", "database": "shop", "plugin": "pgoutput"}}}`:                 "[{a logical shop pgoutput} {b physical  }]",
+		`{"slots": {"a": {"database": "shop", "plugin": "pgoutput"}, "b": {}, "c": null}}`:                                           "[{a logical shop pgoutput} {b physical  } {c physical  }]",
+		`{"slots": {"a": {"cluster_type": "standby"}, "b": {"cluster_type": "primary"}}}`:                                            "[{b physical  }]",
+		`{"standby_cluster": {"host": "x"}, "slots": {"a": {"cluster_type": "standby"}, "b": {"cluster_type": "primary"}, "c": {}}}`: "[{a physical  } {c physical  }]",
+		`{"slots": {}, "permanent_slots": {"old": {}}}`:                                                                              "[]",
+		`{"permanent_replication_slots": {"old": {}}}`:                                                                               "[{old physical  }]",
 		`{"slots": {"Big": {}}}`:                                          "[] a name has lower-case letters",
 		`{"slots": {"` + strings.Repeat("x", 64) + `": {}}}`:              "[] a name has lower-case letters",
 		`{"slots": {"a": {"type": "logical", "database": "shop"}}}`:       "[] a logical slot needs a database and a plugin",

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/havenha/haven/internal/config/schema"
 	"github.com/havenha/haven/internal/config/tree"
 )
 
@@ -25,6 +26,15 @@ func (s StandbyCluster) Name() string {
 		return net.JoinHostPort(s.Host, s.Port)
 	}
 	return net.JoinHostPort(s.Host, s.Port) + "/" + s.SlotName
+}
+
+// remoteMethods are the names in standby_cluster.create_replica_methods.
+func (d Dynamic) remoteMethods() []string {
+	section, err := tree.FromJSON(d.StandbyCluster, tree.Place{Note: "dynamic configuration"})
+	if err != nil {
+		return nil
+	}
+	return schema.StringsOf(section.Find("create_replica_methods"))
 }
 
 // Standby reads the section standby_cluster; false: this cluster is one of its own, since the section is absent or names none of

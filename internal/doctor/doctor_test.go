@@ -92,6 +92,7 @@ func TestExamine(t *testing.T) {
 		{"a lag that is not known is none", func(e *Evidence) { e.Lags[0] = Lag{Member: "db2"} }, nil},
 		{"one member of etcd is gone", func(e *Evidence) { e.Etcd[2] = etcd.EndpointHealth{Endpoint: "http://db3:2379", Error: "refused"} },
 			[]string{"warning etcd_unreachable ", "warning etcd_quorum ", "2 of 3 members of etcd answer: the loss of one more"}},
+		{"the DNS does not tell of etcd", func(e *Evidence) { e.Etcd = []etcd.EndpointHealth{{Error: "no such host"}} }, []string{"critical etcd_unreachable ", "no such host", "etcd.srv"}},
 		{"no quorum", func(e *Evidence) { e.Etcd[0].Leader, e.Etcd[1].Leader, e.Etcd[2].Leader = 0, 0, 0 }, []string{"critical etcd_quorum "}},
 		{"two members of etcd", func(e *Evidence) { e.Etcd = e.Etcd[:2] }, []string{"warning etcd_even ", "warning etcd_quorum "}},
 		{"etcd's room", func(e *Evidence) { e.Etcd[0].DBSize, e.Etcd[0].DBQuota = 90, 100 }, []string{"warning etcd_room ", "defrag"}},

@@ -18,6 +18,9 @@ func stores(e Evidence) []Finding {
 	var out []Finding
 	up, leaderless := 0, 0
 	for _, h := range e.Etcd {
+		if h.Endpoint == "" {
+			return []Finding{{"etcd_unreachable", Critical, "", "it is not known where etcd is: " + h.Error, "check etcd.srv, and the DNS of this host: dig SRV _etcd-client._tcp.DOMAIN"}}
+		}
 		if h.Error != "" {
 			out = append(out, Finding{"etcd_unreachable", Warning, "", fmt.Sprintf("etcd at %s does not answer: %s", h.Endpoint, h.Error), "is it running? etcdctl --endpoints " + h.Endpoint + " endpoint health"})
 			continue

@@ -3,7 +3,6 @@ package ha
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -293,11 +292,12 @@ func pausedRule(v View, m *Memory) (Decision, bool) {
 	if !v.Policy.Pause { // guard: paused
 		return Decision{}, false
 	}
-	if d, ok := pausedAction(v, m); ok && !m.mustWait(v) {
-		d.Reason.Text = "PAUSE: " + strings.TrimPrefix(d.Reason.Text, "PAUSE: ") // Patroni's mark of a paused cluster
-		return d, true
+	d, ok := pausedAction(v, m)
+	if !ok || m.mustWait(v) {
+		d = wait(v, ReasonPaused, "%s", idle(v))
 	}
-	return wait(v, ReasonPaused, "PAUSE: %s", idle(v)), true
+	d.Reason.Text = "PAUSE: " + d.Reason.Text // Patroni's mark of a paused cluster
+	return d, true
 }
 
 // idle says what is left as it is in maintenance mode (Patroni's words).
@@ -335,7 +335,7 @@ func pausedAction(v View, m *Memory) (Decision, bool) {
 	case l == nil:
 		if v.Server.Primary() && v.Lease.ID != 0 && t != nil && t.Holder == v.Me.Name { // guard: pause-recreate@1,2,4
 			cause := &cluster.Cause{Code: CauseVanished, Certainty: cluster.Observed, At: v.Wall, Text: "the leader key vanished during a pause; nobody has begun another term since"}
-			return act(Action{Kind: Acquire, Fence: cluster.FenceStopped, Cause: cause}, ReasonReacquire, "PAUSE: the leader key vanished: creating it again"), true
+			return act(Action{Kind: Acquire, Fence: cluster.FenceStopped, Cause: cause}, ReasonReacquire, "the leader key vanished: creating it again"), true
 		}
 		if f := v.Store.Failover; f != nil && !f.Scheduled && f.Leader == "" && f.Candidate == v.Me.Name && v.Server.RunningStandby() { // guard: pause-candidate@2,3,4,5
 			return race(v, m), true

@@ -16,7 +16,6 @@ import (
 // handler writes records as Patroni writes its log: by a format, as text or as JSON. What a record says beside its
 // message follows the message as key=value, or stands in the JSON object under its key.
 type handler struct {
-	level  slog.Level
 	lay    layout
 	fields []config.LogField // JSON: these first; nil: text
 	static map[string]string
@@ -31,8 +30,8 @@ type output struct {
 	w  io.Writer
 }
 
-// Enabled implements slog.Handler.
-func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+// Enabled implements slog.Handler: origin is what drops records.
+func (h *handler) Enabled(context.Context, slog.Level) bool { return true }
 
 // WithAttrs implements slog.Handler.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {

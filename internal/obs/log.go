@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,13 +17,20 @@ import (
 	"github.com/havenha/haven/internal/config"
 )
 
-// Logger writes records of at least the configured level to w, or to a file in log.dir, which it rotates. With a format
-// (a Patroni file always has one) lines look as Patroni's do; without one they are slog's. The closer ends the file.
-func Logger(c config.Log, w io.Writer) (*slog.Logger, io.Closer, error) {
-	level, err := parseLevel(c.Level)
-	if err != nil {
+// Logger writes records to w, or to a file in log.dir, which it rotates: those of at least the level that the
+// configuration has for the part of the program which they are of, or else for all. With a format (a Patroni file always has
+// one) lines look as Patroni's do; without one they are slog's. The Log changes all that while the logger is in use, and ends
+// the file.
+func Logger(c config.Log, w io.Writer) (*slog.Logger, *Log, error) {
+	l := &Log{stderr: w}
+	if err := l.Use(c); err != nil {
 		return nil, nil, err
 	}
+	return slog.New(&origin{log: l}), l, nil
+}
+
+// writerOf is the handler that writes records as the configuration says, whatever their level, and what ends its file.
+func writerOf(c config.Log, w io.Writer) (slog.Handler, io.Closer, error) {
 	lay, err := parseLayout(c.Format, c.DateFormat)
 	if err != nil {
 		return nil, nil, err
@@ -36,22 +44,22 @@ func Logger(c config.Log, w io.Writer) (*slog.Logger, io.Closer, error) {
 		w, closer = f, f
 	}
 	if c.Format != "" || len(c.Fields) > 0 {
-		return slog.New(likePatroni(c, level, lay, w)), closer, nil
+		return likePatroni(c, lay, w), closer, nil
 	}
-	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}
+	opts := &slog.HandlerOptions{Level: slog.Level(math.MinInt), ReplaceAttr: shortTime}
 	if c.Type != "json" {
-		return slog.New(slog.NewTextHandler(w, opts)), closer, nil
+		return slog.NewTextHandler(w, opts), closer, nil
 	}
-	log := slog.New(slog.NewJSONHandler(w, opts))
+	var static []slog.Attr
 	for _, key := range sortedKeys(c.StaticFields) {
-		log = log.With(key, c.StaticFields[key])
+		static = append(static, slog.String(key, c.StaticFields[key]))
 	}
-	return log, closer, nil
+	return slog.NewJSONHandler(w, opts).WithAttrs(static), closer, nil
 }
 
 // likePatroni is for a log with a format. Of a format as text, JSON takes the fields.
-func likePatroni(c config.Log, level slog.Level, lay layout, w io.Writer) *handler {
-	h := &handler{level: level, lay: lay, out: &output{w: w}}
+func likePatroni(c config.Log, lay layout, w io.Writer) *handler {
+	h := &handler{lay: lay, out: &output{w: w}}
 	if c.Type != "json" {
 		return h
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -14,13 +15,22 @@ import (
 )
 
 const (
-	confFile = "postgresql.conf"
-	baseFile = "postgresql.base.conf"
-	autoFile = "postgresql.auto.conf"
+	autoFile  = "postgresql.auto.conf"
+	hbaFile   = "pg_hba.conf"
+	identFile = "pg_ident.conf"
 )
 
-// Configure writes the configuration files of the data directory: postgresql.conf (the one that was there at first is
-// kept as postgresql.base.conf and included), pg_hba.conf, pg_ident.conf, and for a standby standby.signal. A standby
+// config is the path of a configuration file.
+func (i *Instance) config(name string) string { return filepath.Join(i.opt.ConfigDir, name) }
+
+// confFile is the file that the server is started with.
+func (i *Instance) confFile() string { return i.config(i.opt.ConfigName + ".conf") }
+
+// baseName is the name of the operator's own file, which ours includes.
+func (i *Instance) baseName() string { return i.opt.ConfigName + ".base.conf" }
+
+// Configure writes the configuration files: postgresql.conf (the one that was there at first is
+// kept as postgresql.base.conf and included), pg_hba.conf, pg_ident.conf, and for a standby standby.signal in the data directory. A standby
 // without upstream gets no primary_conninfo: it streams from nobody. It reports whether anything changed; the caller
 // reloads or restarts.
 func (i *Instance) Configure(s Settings, up *Upstream, standby bool) (changed bool, err error) {
@@ -30,12 +40,13 @@ func (i *Instance) Configure(s Settings, up *Upstream, standby bool) (changed bo
 		return false, fmt.Errorf("configure: %w", err)
 	}
 	steps := []func() (bool, error){
+		i.fillConfigDir,
 		i.keepBase,
 		func() (bool, error) {
-			return i.replaceFile(i.path(confFile), []byte(i.renderConf(s, up, standby)), i.fileMode())
+			return i.replaceFile(i.confFile(), []byte(i.renderConf(s, up, standby)), i.fileMode())
 		},
-		func() (bool, error) { return i.writeLines("pg_hba.conf", s.HBA, s.Parameters["hba_file"]) },
-		func() (bool, error) { return i.writeLines("pg_ident.conf", s.Ident, s.Parameters["ident_file"]) },
+		func() (bool, error) { return i.writeLines(hbaFile, s.HBA, s.Parameters["hba_file"]) },
+		func() (bool, error) { return i.writeLines(identFile, s.Ident, s.Parameters["ident_file"]) },
 		i.stripAuto,
 		func() (bool, error) { return i.signalFiles(standby) },
 	}
@@ -49,28 +60,71 @@ func (i *Instance) Configure(s Settings, up *Upstream, standby bool) (changed bo
 	return changed, nil
 }
 
-// keepBase renames the operator's own postgresql.conf at first take-over.
-func (i *Instance) keepBase() (bool, error) {
-	if exists(i.path(baseFile)) {
+// fillConfigDir makes a configuration directory outside of the data directory, and copies the rules into it that it lacks
+// and that initdb, or the server of which the data is a copy, has left in the data directory.
+func (i *Instance) fillConfigDir() (bool, error) {
+	if i.opt.ConfigDir == i.opt.DataDir {
 		return false, nil
 	}
-	raw, err := os.ReadFile(i.path(confFile))
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && strings.HasPrefix(string(raw), conf.AnyHeader)) {
-		return i.replaceFile(i.path(baseFile), []byte("# There was no configuration file of its own.\n"), i.fileMode())
+	if !exists(i.opt.ConfigDir) {
+		err := os.MkdirAll(filepath.Dir(i.opt.ConfigDir), 0o755)
+		if err == nil {
+			err = os.Mkdir(i.opt.ConfigDir, 0o700)
+		}
+		if err := errors.Join(err, i.chown(i.opt.ConfigDir)); err != nil {
+			return false, fmt.Errorf("postgresql.config_dir: %w: make it for the user that runs PostgreSQL, or name another", err)
+		}
 	}
-	if err != nil {
-		return false, err
+	changed := false
+	for _, name := range []string{hbaFile, identFile} {
+		if exists(i.config(name)) || !exists(i.path(name)) {
+			continue
+		}
+		if err := i.copyFile(i.path(name), i.config(name)); err != nil {
+			return changed, err
+		}
+		changed = true
 	}
-	if err := os.Rename(i.path(confFile), i.path(baseFile)); err != nil {
-		return false, err
+	return changed, nil
+}
+
+func (i *Instance) copyFile(from, to string) error {
+	raw, err := os.ReadFile(from)
+	if err == nil {
+		_, err = i.replaceFile(to, raw, i.fileMode())
 	}
-	return true, durable.SyncDir(i.opt.DataDir)
+	return err
+}
+
+// keepBase makes the file that ours includes, at first take-over: the operator's own postgresql.conf is renamed. Where the
+// configuration directory has none, that of the data directory is copied: initdb's, or the one that came with a copy.
+func (i *Instance) keepBase() (bool, error) {
+	base := i.config(i.baseName())
+	if exists(base) {
+		return false, nil
+	}
+	for _, from := range []string{i.confFile(), i.path("postgresql.base.conf"), i.path("postgresql.conf")} {
+		raw, err := os.ReadFile(from)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && strings.HasPrefix(string(raw), conf.AnyHeader):
+			continue
+		case err != nil:
+			return false, err
+		case from != i.confFile():
+			return true, i.copyFile(from, base)
+		}
+		if err := os.Rename(from, base); err != nil {
+			return false, err
+		}
+		return true, durable.SyncDir(i.opt.ConfigDir)
+	}
+	return i.replaceFile(base, []byte("# There was no configuration file of its own.\n"), i.fileMode())
 }
 
 func (i *Instance) renderConf(s Settings, up *Upstream, standby bool) string {
 	values := map[string]string{
-		"hba_file":   i.path("pg_hba.conf"),
-		"ident_file": i.path("pg_ident.conf"),
+		"hba_file":   i.config(hbaFile),
+		"ident_file": i.config(identFile),
 	}
 	recovery := map[string]string{}
 	for _, from := range []map[string]string{s.Parameters, s.Controlled} {
@@ -90,7 +144,7 @@ func (i *Instance) renderConf(s Settings, up *Upstream, standby bool) string {
 		values["unix_socket_directories"] = i.opt.SocketDir
 	}
 	var b strings.Builder
-	b.WriteString(conf.Header + "\n" + conf.Include(firstOf(s.CustomConf, baseFile)) + "\n")
+	b.WriteString(conf.Header + "\n" + conf.Include(firstOf(s.CustomConf, i.baseName())) + "\n")
 	conf.WriteSorted(&b, values)
 	if standby {
 		b.WriteString("\n# recovery.conf\n")
@@ -121,11 +175,11 @@ func (i *Instance) recoverySettings(given map[string]string, up *Upstream) map[s
 }
 
 func (i *Instance) writeLines(name string, lines []string, redirected string) (bool, error) {
-	if redirected != "" || (len(lines) == 0 && exists(i.path(name))) {
+	if redirected != "" || (len(lines) == 0 && exists(i.config(name))) {
 		return false, nil
 	}
 	text := conf.Header + "\n" + strings.Join(lines, "\n") + "\n"
-	return i.replaceFile(i.path(name), []byte(text), i.fileMode())
+	return i.replaceFile(i.config(name), []byte(text), i.fileMode())
 }
 
 // stripAuto removes recovery parameters from postgresql.auto.conf, where pg_basebackup -R and ALTER SYSTEM put them; it

@@ -38,6 +38,9 @@ type Credentials struct {
 // Options say where an instance is and how its programs are run. They do not change while an Instance lives.
 type Options struct {
 	BinDir, DataDir string
+	// ConfigDir holds postgresql.conf, pg_hba.conf and pg_ident.conf; empty: DataDir. ConfigName is the first of them without
+	// .conf; empty: postgresql.
+	ConfigDir, ConfigName string
 	// BinNames are other names of programs in BinDir, or their paths, by the usual names.
 	BinNames map[string]string
 	// Name is the member's name, and the application_name with which it streams. Scope becomes cluster_name.
@@ -127,6 +130,9 @@ func New(o Options) (*Instance, error) {
 		return nil, fmt.Errorf("data directory %s: %w", o.DataDir, err)
 	}
 	o.DataDir = dir
+	if o.ConfigDir, err = filepath.Abs(firstOf(o.ConfigDir, dir)); err != nil {
+		return nil, fmt.Errorf("configuration directory %s: %w", o.ConfigDir, err)
+	}
 	if o.BinDir == "" {
 		if o.BinDir, err = programs.Find(0); err != nil {
 			return nil, err
@@ -144,6 +150,7 @@ func New(o Options) (*Instance, error) {
 
 func fillDefaults(o *Options) {
 	beside := filepath.Join(filepath.Dir(o.DataDir), firstOf(o.Name, filepath.Base(o.DataDir)))
+	o.ConfigName = firstOf(o.ConfigName, "postgresql")
 	o.Database = firstOf(o.Database, "postgres")
 	o.PgPass = firstOf(o.PgPass, beside+".pgpass")
 	o.LogFile = firstOf(o.LogFile, beside+".log")

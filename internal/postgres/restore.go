@@ -70,10 +70,11 @@ func (i *Instance) configureRestored(s Settings, r Restoring) error {
 		text += b.String()
 	}
 	steps := []func() (bool, error){
+		i.fillConfigDir,
 		i.keepBase,
-		func() (bool, error) { return i.replaceFile(i.path(confFile), []byte(text), i.fileMode()) },
-		func() (bool, error) { return i.writeLines("pg_hba.conf", s.HBA, "") },
-		func() (bool, error) { return i.writeLines("pg_ident.conf", s.Ident, s.Parameters["ident_file"]) },
+		func() (bool, error) { return i.replaceFile(i.confFile(), []byte(text), i.fileMode()) },
+		func() (bool, error) { return i.writeLines(hbaFile, s.HBA, "") },
+		func() (bool, error) { return i.writeLines(identFile, s.Ident, s.Parameters["ident_file"]) },
 	}
 	if !r.KeepRecovery {
 		steps = append(steps, i.stripAuto, func() (bool, error) { return i.signalFiles(false) })
@@ -156,7 +157,7 @@ func (i *Instance) awaitRestored(ctx context.Context, s *Server) error {
 // recovery needed are gone then. s.HBA must hold lines: they take the place of those that let the superuser in.
 func (i *Instance) FinishRestored(ctx context.Context, s Settings) (*Server, error) {
 	// Also where the server is told to use another file: this one let the superuser in.
-	if _, err := i.writeLines("pg_hba.conf", s.HBA, ""); err != nil {
+	if _, err := i.writeLines(hbaFile, s.HBA, ""); err != nil {
 		return nil, err
 	}
 	if _, err := i.Configure(s, nil, false); err != nil {
@@ -168,9 +169,13 @@ func (i *Instance) FinishRestored(ctx context.Context, s Settings) (*Server, err
 	return i.Start(ctx, s)
 }
 
-// ReadHBA are the lines of pg_hba.conf; none where there is no such file.
+// ReadHBA are the lines of pg_hba.conf; none where there is no such file. While the configuration's own directory has none,
+// they are those of the data directory.
 func (i *Instance) ReadHBA() ([]string, error) {
-	b, err := os.ReadFile(i.path("pg_hba.conf"))
+	b, err := os.ReadFile(i.config(hbaFile))
+	if errors.Is(err, os.ErrNotExist) {
+		b, err = os.ReadFile(i.path(hbaFile))
+	}
 	if errors.Is(err, os.ErrNotExist) || err == nil && strings.TrimSpace(string(b)) == "" {
 		return nil, nil
 	}

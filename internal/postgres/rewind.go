@@ -98,7 +98,7 @@ func (i *Instance) recoverCrash(ctx context.Context) error {
 	if err := i.clearZombieLocks(); err != nil {
 		return err
 	}
-	args := []string{"--single", "-D", i.opt.DataDir, "-c", "config_file=" + i.path(confFile),
+	args := []string{"--single", "-D", i.opt.DataDir, "-c", "config_file=" + i.confFile(),
 		"-c", "archive_mode=off", "-c", "synchronous_standby_names=", "template1"}
 	cmd := i.command(ctx, i.bin("postgres"), args...)
 	cmd.Dir = i.opt.DataDir

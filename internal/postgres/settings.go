@@ -27,7 +27,7 @@ type Settings struct {
 
 // arguments are the server's command line, in Patroni's order.
 func (i *Instance) arguments(s Settings, raised map[string]string) []string {
-	args := []string{"-D", i.opt.DataDir, "--config-file=" + i.path("postgresql.conf"),
+	args := []string{"-D", i.opt.DataDir, "--config-file=" + i.confFile(),
 		"--listen_addresses=" + i.opt.ListenAddresses, "--port=" + strconv.Itoa(i.opt.Port), "--cluster_name=" + i.opt.Scope}
 	values := maps.Clone(s.Controlled)
 	if values == nil {

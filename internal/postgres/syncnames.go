@@ -50,13 +50,13 @@ func (i *Instance) SetSyncNames(ctx context.Context, value string) error {
 func (i *Instance) rewriteSyncNames(value string) error {
 	i.files.Lock()
 	defer i.files.Unlock()
-	raw, err := os.ReadFile(i.path(confFile))
+	raw, err := os.ReadFile(i.confFile())
 	if err != nil {
 		return err
 	}
 	if !strings.HasPrefix(string(raw), conf.AnyHeader) {
-		return fmt.Errorf("%s was not written by us; configure the instance first", i.path(confFile))
+		return fmt.Errorf("%s was not written by us; configure the instance first", i.confFile())
 	}
-	_, err = i.replaceFile(i.path(confFile), []byte(conf.WithSetting(string(raw), "synchronous_standby_names", value)), i.fileMode())
+	_, err = i.replaceFile(i.confFile(), []byte(conf.WithSetting(string(raw), "synchronous_standby_names", value)), i.fileMode())
 	return err
 }

@@ -65,7 +65,7 @@ func logKeys() []Key {
 		{Path: "log.mode", Kind: Text, Shown: "0640", Text: "Mode of the log file, octal."},
 		{Path: "log.file_size", Kind: Size, Def: "25000000", Text: "Size at which the log file is rotated."},
 		{Path: "log.file_num", Kind: Number, Def: "4", Min: 0, Max: 100000, Text: "How many rotated files are kept; 0: the file is not rotated."},
-		{Path: "log.loggers", Kind: Settings, Inert: Inert{Instead: "`log.level` holds for every part"}, Text: "Severity by part of the program."},
+		{Path: "log.loggers", Kind: Settings, Text: "Severity by part of the program: agent, etcd, guard, postgresql, proxy, restapi, or haven for all of them. Patroni's modules mean what does the same here: patroni, patroni.ha, patroni.dcs, patroni.watchdog, patroni.postgresql, patroni.api."},
 		{Path: "log.deduplicate_heartbeat_logs", Kind: Bool, Def: "false", Inert: Inert{Instead: "a line is written when a decision changes, not in every round", Fits: []string{"true"}}, Text: "Leave out repeated lines of an unchanged state."},
 	}
 }
@@ -118,8 +118,8 @@ func embeddedKeys() []Key {
 		{Path: "etcd.port", Kind: Number, Min: 1, Max: 65535, Text: "Port of `host` where that has none."},
 		{Path: "etcd.url", Kind: Endpoints, Text: "One endpoint as a URL."},
 		{Path: "etcd.proxy", Kind: Endpoints, Text: "URL of a proxy in front of etcd; nothing else is connected to."},
-		{Path: "etcd.srv", Kind: Text, Inert: Inert{Instead: "SRV records are not looked up"}, Text: "Domain whose SRV records name the members."},
-		{Path: "etcd.srv_suffix", Kind: Text, Inert: Inert{Instead: "SRV records are not looked up"}, Text: "Suffix of the SRV record's service name."},
+		{Path: "etcd.srv", Kind: Text, Text: "Domain whose SRV records name the members: the first that is there of _etcd-client-ssl._tcp, _etcd-client._tcp, _etcd-ssl._tcp, _etcd._tcp, and of the peers _etcd-server-ssl._tcp, _etcd-server._tcp. Those with -ssl mean https. Looked up again every minute."},
+		{Path: "etcd.srv_suffix", Kind: Text, Text: "Suffix of the service in the records' names, after a hyphen: main makes _etcd-client-main._tcp."},
 		{Path: "etcd.protocol", Kind: Text, Def: "http", Accept: []string{"http", "https"}, Text: "For endpoints that are not URLs."},
 		{Path: "etcd.username", Kind: Text, Text: "User of etcd."},
 		{Path: "etcd.password", Kind: Secret, Text: "Password of that user."},

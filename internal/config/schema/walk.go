@@ -199,7 +199,7 @@ func firstFew(names []string) string {
 func MethodNames(doc *tree.Value) []string {
 	var names []string
 	for _, path := range []string{"postgresql.create_replica_methods", "postgresql.create_replica_method", "bootstrap.method",
-		"bootstrap.dcs.postgresql.create_replica_methods"} {
+		"bootstrap.dcs.postgresql.create_replica_methods", "bootstrap.dcs.standby_cluster.create_replica_methods"} {
 		names = append(names, StringsOf(doc.Find(path))...)
 	}
 	return names

@@ -33,7 +33,8 @@ type Client struct {
 	fresh           *freshness
 	leases          *leases
 	proof           lastProof
-	discovery       discovery
+	discovery       timetable // of the member list
+	records         timetable // of the SRV records
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -71,8 +72,12 @@ func (c *Client) call(ctx context.Context, what string, fn func(context.Context,
 	began := time.Now()
 	failed := &Unreachable{}
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		for _, n := range c.calls.order() {
-			err := c.try(ctx, n, c.tryTime(), fn)
+		nodes, err := c.nodes(ctx, c.calls)
+		if err != nil {
+			failed.note(c.source(), err)
+		}
+		for _, n := range nodes {
+			err := c.try(ctx, n, c.tryTime(len(nodes)), fn)
 			if err == nil || final(err) {
 				c.calls.good(n)
 				return wrap(what, err)
@@ -118,8 +123,8 @@ func (c *Client) try(ctx context.Context, n *node, limit time.Duration, fn func(
 	return translate(fn(ctx, l))
 }
 
-func (c *Client) tryTime() time.Duration {
-	share := c.opt.RetryTimeout / time.Duration(len(c.calls.order()))
+func (c *Client) tryTime(endpoints int) time.Duration {
+	share := c.opt.RetryTimeout / time.Duration(endpoints)
 	return min(max(share, shortestTry), longestTry)
 }
 

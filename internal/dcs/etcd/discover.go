@@ -10,16 +10,17 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// discoverEvery is how old the member list may become.
+// discoverEvery is how old the member list, or the SRV records, may become.
 const discoverEvery = time.Minute
 
-// discovery is when the member list was last asked for.
-type discovery struct {
+// timetable is when the endpoints were last asked for.
+type timetable struct {
 	mu   sync.Mutex
 	last time.Time
 }
 
-func (d *discovery) due() bool {
+// due tells whether they are to be asked for again, which then counts as done.
+func (d *timetable) due() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.last.IsZero() && time.Since(d.last) < discoverEvery {
@@ -47,9 +48,9 @@ func (c *Client) discover() {
 			c.opt.Log.Debug("etcd members not learned", "error", err)
 			return
 		}
-		learned = usable(learned, c.opt.Endpoints)
-		c.calls.set(learned)
-		c.renewals.set(learned)
+		learned = usable(learned, c.calls.configured())
+		c.calls.learn(learned)
+		c.renewals.learn(learned)
 	})
 }
 

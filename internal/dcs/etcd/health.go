@@ -16,7 +16,7 @@ import (
 
 // EndpointHealth is what one member of etcd says of itself.
 type EndpointHealth struct {
-	Endpoint string
+	Endpoint string // empty: the SRV records that name the endpoints cannot be had
 	Error    string // it does not answer, and why; all else is empty then
 	Took     time.Duration
 	Version  string
@@ -42,7 +42,10 @@ const healthTimeout = 2 * time.Second
 func (c *Client) Health(ctx context.Context) []EndpointHealth {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	nodes := c.calls.order()
+	nodes, err := c.nodes(ctx, c.calls)
+	if err != nil {
+		return []EndpointHealth{{Error: err.Error(), SlowSync: -1}}
+	}
 	out := make([]EndpointHealth, len(nodes))
 	var asked sync.WaitGroup
 	for i, n := range nodes {

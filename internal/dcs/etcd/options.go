@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -19,6 +20,10 @@ type Options struct {
 	Username, Password string
 	// Namespace and Scope make the prefix /namespace/scope/. An empty namespace is Patroni's default, service.
 	Namespace, Scope string
+	// SRV is the domain whose SRV records name the endpoints, in place of Endpoints; empty: none. SRVSuffix is what the
+	// names of its services end with. LookupSRV asks for the records; nil: the system's resolver.
+	SRV, SRVSuffix string
+	LookupSRV      SRVLookup
 	// Discover adds the client addresses of etcd's member list to the endpoints.
 	Discover bool
 	// RetryTimeout bounds one call with all its tries; zero means 10 s.
@@ -47,8 +52,11 @@ func (o Options) normalised() (Options, error) {
 		}
 		endpoints = append(endpoints, u)
 	}
-	if len(endpoints) == 0 {
-		return o, errors.New("open etcd: no endpoint is given: set etcd.hosts or etcd.members")
+	if o.LookupSRV == nil {
+		o.LookupSRV = net.DefaultResolver.LookupSRV
+	}
+	if len(endpoints) == 0 && o.SRV == "" {
+		return o, errors.New("open etcd: no endpoint is given: set etcd.hosts, etcd.srv or etcd.members")
 	}
 	o.Endpoints = endpoints
 	return o, nil

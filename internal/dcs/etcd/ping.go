@@ -25,7 +25,10 @@ func (c *Client) Ping(ctx context.Context) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
 	began := time.Now()
-	nodes := c.calls.order()
+	nodes, err := c.nodes(ctx, c.calls)
+	if err != nil {
+		return wrap("ping", err)
+	}
 	errs := make([]error, len(nodes))
 	var asked sync.WaitGroup
 	for i, n := range nodes {

@@ -11,15 +11,15 @@ type pool struct {
 
 	mu     sync.Mutex
 	closed bool
-	nodes  []*node
-	first  int
+	// fixed are the endpoints by configuration or by SRV records, learned those of etcd's member list.
+	fixed, learned []string
+	nodes          []*node
+	first          int
 }
 
 func newPool(opt *Options) *pool {
-	p := &pool{opt: opt}
-	for _, e := range opt.Endpoints {
-		p.nodes = append(p.nodes, &node{endpoint: e, opt: opt})
-	}
+	p := &pool{opt: opt, fixed: opt.Endpoints}
+	p.rebuild()
 	return p
 }
 
@@ -47,20 +47,44 @@ func (p *pool) bad(n *node) {
 	}
 }
 
-// set makes the configured endpoints and the learned ones the pool; connections of those that stay are kept.
-func (p *pool) set(learned []string) {
+// configured are the endpoints that were not learned from etcd.
+func (p *pool) configured() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.fixed
+}
+
+// fix sets the endpoints by SRV records.
+func (p *pool) fix(endpoints []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fixed = endpoints
+	p.rebuild()
+}
+
+// learn sets the endpoints by etcd's member list.
+func (p *pool) learn(endpoints []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.learned = endpoints
+	p.rebuild()
+}
+
+// rebuild makes the pool of all endpoints that are known; connections of those that stay are kept. The pool is held.
+func (p *pool) rebuild() {
 	if p.closed {
 		return
 	}
-	want := slices.Clone(p.opt.Endpoints)
-	for _, e := range learned {
+	want := slices.Clone(p.fixed)
+	for _, e := range p.learned {
 		if !slices.Contains(want, e) {
 			want = append(want, e)
 		}
 	}
-	preferred := p.nodes[p.first]
+	var preferred *node
+	if len(p.nodes) > 0 {
+		preferred = p.nodes[p.first]
+	}
 	var nodes []*node
 	for _, e := range want {
 		i := slices.IndexFunc(p.nodes, func(n *node) bool { return n.endpoint == e })

@@ -52,7 +52,11 @@ func (c *Client) Renew(ctx context.Context, h dcs.Holder) (dcs.Renewal, error) {
 	began := time.Now()
 	failed := &Unreachable{}
 	for {
-		for _, n := range c.renewals.order() {
+		nodes, err := c.nodes(ctx, c.renewals)
+		if err != nil {
+			failed.note(c.source(), err)
+		}
+		for _, n := range nodes {
 			var r dcs.Renewal
 			err := c.try(ctx, n, c.renewalTime(h.Lease), func(ctx context.Context, l *link) (err error) {
 				r, err = c.renewOn(ctx, l, h)

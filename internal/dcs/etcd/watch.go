@@ -62,22 +62,34 @@ func (c *Client) watchForever(ctx context.Context, in chan<- dcs.Update) {
 	}
 	pause := firstPause
 	for ctx.Err() == nil {
-		n := c.calls.order()[0]
-		delivered, err := c.watchOn(ctx, n, send)
+		delivered, err := c.watchNext(ctx, send)
 		if ctx.Err() != nil {
 			return
 		}
 		if errors.Is(err, errCompacted) {
 			continue
 		}
-		c.calls.bad(n)
-		send(dcs.Update{Err: fmt.Errorf("etcd: watch on %s: %w", n.endpoint, err)})
+		send(dcs.Update{Err: err})
 		if delivered {
 			pause = firstPause
 		}
 		sleep(ctx, pause)
 		pause = min(2*pause, longestPause)
 	}
+}
+
+// watchNext watches the endpoint whose turn it is until that fails, and passes the turn on.
+func (c *Client) watchNext(ctx context.Context, send func(dcs.Update)) (delivered bool, err error) {
+	nodes, err := c.nodes(ctx, c.calls)
+	if err != nil {
+		return false, fmt.Errorf("etcd: watch: %w", err)
+	}
+	n := nodes[0]
+	delivered, err = c.watchOn(ctx, n, send)
+	if !errors.Is(err, errCompacted) {
+		c.calls.bad(n)
+	}
+	return delivered, fmt.Errorf("etcd: watch on %s: %w", n.endpoint, err)
 }
 
 // watchOn watches one endpoint until that fails; it tells whether it has delivered a snapshot.
