@@ -206,12 +206,21 @@ func (w *worker) application(ctx context.Context) error {
 	return same("application_name", got, fmt.Sprintf("worker%d", w.id))
 }
 
-// cancel has the statement cancelled by a request beside it, as drivers do at a timeout.
+// cancel has the statement cancelled by a request beside it, as drivers do at a timeout. A request that comes too late for
+// the statement is over before the next one: else it would be right to cancel that.
 func (w *worker) cancel(ctx context.Context) error {
 	late, cancel := context.WithTimeout(ctx, time.Duration(w.rand.IntN(20))*time.Millisecond)
 	defer cancel()
-	stop := context.AfterFunc(late, func() { w.conn.PgConn().CancelRequest(ctx) })
-	defer stop()
+	over := make(chan struct{})
+	stop := context.AfterFunc(late, func() {
+		defer close(over)
+		w.conn.PgConn().CancelRequest(ctx)
+	})
+	defer func() {
+		if !stop() {
+			<-over
+		}
+	}()
 	k := w.token()
 	rows, err := w.conn.PgConn().Exec(ctx, fmt.Sprintf("SELECT '%s' FROM pg_sleep(%f)", k, 0.03*w.rand.Float64())).ReadAll()
 	if code(err) == "57014" {
