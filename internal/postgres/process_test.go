@@ -100,6 +100,14 @@ func TestExitAndLossAreSeenAtOnce(t *testing.T) {
 	}
 	// A crash of one backend: the postmaster stays, the session is told.
 	victim := connect(t, o)
+	// A backend that is still within send(2) says nothing when it is told to quit (PqCommBusy in PostgreSQL's pqcomm.c).
+	pgtest.Eventually(t, "the session's backend waits for its client", func() error {
+		results, err := victim.Exec(ctx, "SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND wait_event = 'ClientRead'").ReadAll()
+		if err == nil && len(results[0].Rows) != 1 {
+			err = fmt.Errorf("%d backends wait", len(results[0].Rows))
+		}
+		return err
+	})
 	pgtest.Must(t, syscall.Kill(int(victim.PID()), syscall.SIGKILL))
 	<-lost
 	if err := a.LossReason(); err == nil || !postgres.Refused(err) {
