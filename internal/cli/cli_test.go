@@ -269,19 +269,26 @@ func writeJournal(path string) error {
 func TestProcessors(t *testing.T) {
 	for _, c := range []struct {
 		what      string
-		proxy     *config.Proxy
+		node      config.Node
 		available int
 		chosen    bool
 		want      int
 	}{
-		{"no proxy", nil, 8, false, 0},
-		{"half of them", &config.Proxy{}, 8, false, 4},
-		{"one at least", &config.Proxy{}, 1, false, 1},
-		{"the environment has decided", &config.Proxy{}, 8, true, 0},
-		{"the configuration has", &config.Proxy{Threads: 6}, 8, true, 6},
+		{"no proxy", config.Node{}, 8, false, 0},
+		{"half of them", config.Node{Proxy: &config.Proxy{}}, 8, false, 4},
+		{"one at least", config.Node{Proxy: &config.Proxy{}}, 1, false, 1},
+		{"two with an agent", config.Node{Proxy: &config.Proxy{}, Postgres: &config.Postgres{}}, 2, false, 2},
+		{"two are not there", config.Node{Proxy: &config.Proxy{}, Postgres: &config.Postgres{}}, 1, false, 1},
+		{"the environment has decided", config.Node{Proxy: &config.Proxy{}}, 8, true, 0},
+		{"the configuration has", config.Node{Proxy: &config.Proxy{Threads: 6}}, 8, true, 6},
 	} {
-		if got := processors(c.proxy, c.available, c.chosen); got != c.want {
+		if got := processors(&c.node, c.available, c.chosen); got != c.want {
 			t.Errorf("%s: got %d, want %d", c.what, got, c.want)
+		}
+	}
+	for variable, want := range map[string]bool{"GOMAXPROCS=3": true, "GOMAXPROCS=": false, "GOMAXPROCS=x": false, "OTHER=3": false} {
+		if decidesProcessors(variable) != want {
+			t.Errorf("%s: want %v", variable, want)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -89,17 +90,29 @@ func globalAddresses() []netip.Addr {
 
 // processors is on how many processors a node with that proxy is to run at once; 0: as it is. available is how many it may use, chosen
 // says that the environment has decided. A proxy waits for the network most of the time: with a processor to spare the scheduler
-// wakes up one more thread at nearly every message, which costs more than it gains, and PostgreSQL beside it has less.
-func processors(p *config.Proxy, available int, chosen bool) int {
+// wakes up one more thread at nearly every message, which costs more than it gains, and PostgreSQL beside it has less. Where
+// an agent or etcd run too, two are left at least: they are not to wait for the proxy alone.
+func processors(n *config.Node, available int, chosen bool) int {
 	switch {
-	case p == nil:
+	case n.Proxy == nil:
 		return 0
-	case p.Threads > 0:
-		return p.Threads
+	case n.Proxy.Threads > 0:
+		return n.Proxy.Threads
 	case chosen:
 		return 0
 	}
-	return max(1, available/2)
+	least := 1
+	if n.Postgres != nil || len(n.Etcd.Members) > 0 {
+		least = min(2, available)
+	}
+	return max(least, available/2)
+}
+
+// decidesProcessors tells whether a variable of the environment sets GOMAXPROCS.
+func decidesProcessors(variable string) bool {
+	value, is := strings.CutPrefix(variable, "GOMAXPROCS=")
+	n, err := strconv.Atoi(value)
+	return is && err == nil && n > 0
 }
 
 func (c *console) run(ctx context.Context, file string) error {
@@ -127,7 +140,7 @@ func (c *console) run(ctx context.Context, file string) error {
 	for _, f := range report.Faults {
 		log.Warn(f.String())
 	}
-	if n := processors(node.Proxy, runtime.GOMAXPROCS(0), slices.ContainsFunc(c.env, func(e string) bool { return strings.HasPrefix(e, "GOMAXPROCS=") })); n > 0 {
+	if n := processors(node, runtime.GOMAXPROCS(0), slices.ContainsFunc(c.env, decidesProcessors)); n > 0 {
 		runtime.GOMAXPROCS(n)
 	}
 	n, err := app.New(ctx, app.Options{Node: node, Load: load, Next: c.nextCheck(file), Version: Version, Log: log, Relog: out.Use, Env: c.env})

@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A message goes through a buffer of this process: that is cheaper than splice(2) as long as it is short. Who fills a buffer that
-// often in a row has much to say, and so much of that is spliced: those bytes never enter this process.
+// A message goes through a buffer of this process: that is cheaper than splice(2) as long as it is short. From somebody who sends
+// that much, that often in a row, so much more is spliced: between TCP connections, those bytes never enter this process.
 const (
 	bufferSize = 16 << 10
-	manyFull   = 8
-	spliced    = 4 << 20
+	much       = 8 << 10 // what PostgreSQL sends at once (PQ_SEND_BUFFER_SIZE in pqcomm.c)
+	often      = 8
+	spliced    = 256 << 10
 )
 
 // copying is one direction of a session. It holds a buffer only while there is something in it.
@@ -39,7 +40,7 @@ func copyAll(to, from stream, buffers *sync.Pool) (total int64, err error) {
 	c := &copying{buffers: buffers}
 	defer c.release()
 	read := c.read
-	for full := 0; ; {
+	for row := 0; ; {
 		if err := source.Read(read); err != nil || c.failed != nil || c.n == 0 {
 			return total, errors.Join(err, c.failed)
 		}
@@ -48,14 +49,14 @@ func copyAll(to, from stream, buffers *sync.Pool) (total int64, err error) {
 		if err != nil {
 			return total, err
 		}
-		full++
-		if c.n < bufferSize {
-			full = 0
+		row++
+		if c.n < much {
+			row = 0
 		}
-		if full < manyFull {
+		if row < often {
 			continue
 		}
-		full = 0
+		row = often - 1 // unless less comes next, it goes on so
 		c.release()
 		more, err := io.CopyN(to, from, spliced)
 		total += more

@@ -14,7 +14,7 @@ func proxyKeys() []Key {
 		{Path: "proxy.stats.allow", Kind: Networks, Def: "private", Text: "Networks that may read it; private: loopback, RFC 1918 and fc00::/7."},
 		{Path: "proxy.stats.authentication.username", Kind: Text, Text: "Name that it asks for."},
 		{Path: "proxy.stats.authentication.password", Kind: Secret, Text: "Password that it asks for."},
-		{Path: "proxy.threads", Kind: Number, Def: "0", Min: 0, Max: 1024, Reload: ReloadRestart, Text: "On how many processors the program runs at once. 0: on half of those that it may use, at least one, so that waking up threads does not cost more than they do; GOMAXPROCS in the environment takes precedence then."},
+		{Path: "proxy.threads", Kind: Number, Def: "0", Min: 0, Max: 1024, Reload: ReloadRestart, Text: "On how many processors the program runs at once. 0: on half of those that it may use, at least one, or two where a database or etcd runs in the same program; waking up threads costs more than they do. GOMAXPROCS in the environment takes precedence then."},
 		{Path: "proxy.discover", Kind: Text, Def: "etcd", Reload: ReloadRestart, Accept: []string{"etcd", "rest"}, Text: "Where the members are learnt: etcd, or rest (poll `members`). With rest, a node without a database needs no etcd."},
 		{Path: "proxy.members", Kind: Texts, Reload: ReloadRestart, Text: "REST addresses of the members, with discover: rest."},
 	}

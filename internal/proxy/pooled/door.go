@@ -315,11 +315,12 @@ func (d *Door) turn(now time.Time) {
 	}
 	servers, clients := d.overdue()
 	d.mu.Unlock()
+	// Their last words may take a while.
 	for _, o := range servers {
-		o.end()
+		d.tasks.Go(o.end)
 	}
 	for _, c := range clients {
-		c.idleTooLong()
+		d.tasks.Go(c.idleTooLong)
 	}
 }
 

@@ -94,7 +94,8 @@ func (s *server) handle() (want int, ok bool) {
 		used, kept, needed, sane := s.sort(b)
 		s.in.r += used
 		want, more = needed, s.inject != nil
-		if err := s.pass(b[:kept]); err != nil || !sane || s.dead {
+		// After FATAL or PANIC comes nothing, and its end may have come with it.
+		if err := s.pass(b[:kept]); err != nil || !sane || s.dead || s.fatal && s.passing == 0 {
 			s.mu.Unlock()
 			return 0, false
 		}

@@ -1,7 +1,9 @@
 package pooled
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -66,7 +68,8 @@ type sock struct {
 	// reading: something was read, or is just being read, that the owner has not seen yet. With TLS, tap knows that.
 	reading atomic.Bool
 
-	over atomic.Bool // end was called
+	over    atomic.Bool // end was called
+	rousing atomic.Bool // watched has ended a wait
 	// wait is what is known of the connection's end while its owner waits (see watched).
 	wait atomic.Int32
 }
@@ -99,8 +102,11 @@ func (s *sock) unread() []byte { return s.buf[s.r:s.w] }
 // in the buffer has to be there as a whole; 0: any will do.
 func (s *sock) serve(use func() (want int, ok bool)) {
 	if s.raw != nil {
-		// The runtime tells every arrival once (epoll's EPOLLET), and forgets none as long as this one call lasts.
-		_ = s.raw.Read(func(fd uintptr) (ended bool) { return s.drain(fd, use) }) // the end is an end, whatever the reason
+		// The runtime tells every arrival once (epoll's EPOLLET), and forgets none as long as one call lasts.
+		read := func(fd uintptr) (ended bool) { return s.drain(fd, use) }
+		for err := s.raw.Read(read); errors.Is(err, os.ErrDeadlineExceeded) && s.roused(); {
+			err = s.raw.Read(read)
+		}
 		return
 	}
 	for {
@@ -170,15 +176,26 @@ const (
 )
 
 // watched is called now and then. It finds the end of a connection that came together with the last bytes read, so that the
-// owner was not told of it, and wakes the owner up.
+// owner was not told of it, and wakes the owner up. The same for bytes: a read may leave some although it left room (urgent
+// data, and files sent along on a Unix socket, divide a stream), and no client of PostgreSQL sends such.
 func (s *sock) watched() {
 	switch {
 	case s.wait.CompareAndSwap(unsure, suspect):
 	case s.wait.CompareAndSwap(suspect, certain):
-		if s.peek() == ended {
+		if s.peek() != nothing {
+			s.rousing.Store(true)
 			_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // one that was closed meanwhile has no owner that waits
 		}
 	}
+}
+
+// roused tells whether the owner's wait was ended by watched, and is to go on.
+func (s *sock) roused() bool {
+	if !s.rousing.Swap(false) || s.peek() == ended {
+		return false
+	}
+	_ = s.conn.SetReadDeadline(time.Time{})
+	return true
 }
 
 // write writes all of b, and waits as long as that needs.

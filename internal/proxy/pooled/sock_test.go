@@ -1,7 +1,9 @@
 package pooled
 
 import (
+	"errors"
 	"net"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -10,18 +12,18 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
-// served runs a sock on one end of a TCP connection, and returns the other end, what is used, and the end of serve.
-func served(t *testing.T) (s *sock, far *net.TCPConn, used chan string, over chan struct{}) {
+// served runs a sock on one end of a connection, and returns the other end, what is used, and the end of serve.
+func served[C net.Conn](t *testing.T, network, address string) (s *sock, far C, used chan string, over chan struct{}) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen(network, address)
 	pgtest.Must(t, err)
 	defer l.Close()
-	dialed, err := net.Dial("tcp", l.Addr().String())
+	dialed, err := net.Dial(network, l.Addr().String())
 	pgtest.Must(t, err)
 	near, err := l.Accept()
 	pgtest.Must(t, err)
 	t.Cleanup(func() { dialed.Close(); near.Close() })
-	s, used, over = &sock{}, make(chan string, 100), make(chan struct{})
+	s, used, over = &sock{}, make(chan string), make(chan struct{})
 	s.open(near, &buffers{}, smallBuffer)
 	go func() {
 		defer close(over)
@@ -31,12 +33,12 @@ func served(t *testing.T) (s *sock, far *net.TCPConn, used chan string, over cha
 			return 0, true
 		})
 	}()
-	return s, dialed.(*net.TCPConn), used, over
+	return s, dialed.(C), used, over
 }
 
 // An end that comes in one segment with the last bytes is not told by the poller, once these were read.
 func TestEndTogetherWithTheLastBytesIsFound(t *testing.T) {
-	s, far, used, over := served(t)
+	s, far, used, over := served[*net.TCPConn](t, "tcp", "127.0.0.1:0")
 	raw, err := far.SyscallConn()
 	pgtest.Must(t, err)
 	var corked error
@@ -61,9 +63,48 @@ func TestEndTogetherWithTheLastBytesIsFound(t *testing.T) {
 	}
 }
 
+// A file that is sent along divides a stream: the read before it leaves room though there is more.
+func TestBytesBehindAFileAreRead(t *testing.T) {
+	s, far, used, over := served[*net.UnixConn](t, "unix", filepath.Join(t.TempDir(), "s"))
+	raw, err := far.SyscallConn()
+	pgtest.Must(t, err)
+	var sent error
+	// Both are there before the owner reads again.
+	_, err = far.Write([]byte("first, "))
+	pgtest.Must(t, err)
+	pgtest.Eventually(t, "the owner has something to use", func() error {
+		if !s.reading.Load() {
+			return errors.New("it waits")
+		}
+		return nil
+	})
+	pgtest.Must(t, raw.Control(func(fd uintptr) {
+		rights := unix.UnixRights(int(fd))
+		sent = errors.Join(unix.Sendmsg(int(fd), []byte("before"), rights, nil, 0), unix.Sendmsg(int(fd), []byte("after"), nil, nil, 0))
+	}))
+	pgtest.Must(t, sent)
+	for got := ""; got != "first, beforeafter"; {
+		select {
+		case more := <-used:
+			got += more
+		case <-time.After(10 * time.Millisecond):
+			s.watched()
+		case <-over:
+			t.Fatalf("the connection has ended after %q", got)
+		}
+	}
+	_, err = far.Write([]byte(", and so on"))
+	pgtest.Must(t, err)
+	if got := <-used; got != ", and so on" {
+		t.Errorf("after that comes %q", got)
+	}
+	pgtest.Must(t, far.Close())
+	<-over
+}
+
 // Nothing that comes while something is used is forgotten.
 func TestBytesThatComeMeanwhileAreRead(t *testing.T) {
-	_, far, used, over := served(t)
+	_, far, used, over := served[*net.TCPConn](t, "tcp", "127.0.0.1:0")
 	for sent := range 20000 {
 		_, err := far.Write([]byte{byte(sent)})
 		pgtest.Must(t, err)
@@ -84,7 +125,7 @@ func TestBytesThatComeMeanwhileAreRead(t *testing.T) {
 
 // To end a connection from the goroutine that uses it, or from another, ends it for both sides.
 func TestEndFromAnywhere(t *testing.T) {
-	s, far, _, over := served(t)
+	s, far, _, over := served[*net.TCPConn](t, "tcp", "127.0.0.1:0")
 	s.end()
 	<-over
 	if n, err := far.Read(make([]byte, 1)); n != 0 || err == nil {

@@ -1,7 +1,8 @@
 // Package socket reads and writes sockets that do not block, by raw system calls.
 //
 // The scheduler is not told of such a call: it would often give the processor to another thread meanwhile, which costs more than
-// the call. That is right only since the call never waits: the sockets of package net do not block (O_NONBLOCK).
+// the call. That is right only since the call does not wait for the other side: the sockets of package net do not block
+// (O_NONBLOCK), so nobody may make one of them block again. It may wait for memory, like any instruction.
 package socket
 
 import (
@@ -17,6 +18,7 @@ func Read(fd uintptr, b []byte) (int, syscall.Errno) {
 		n, _, e := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 		switch e {
 		case 0:
+			filled(b[:n])
 			return int(n), 0
 		case unix.EINTR:
 		default:
@@ -42,6 +44,7 @@ func Peek(fd uintptr) (int, syscall.Errno) {
 
 // send is send(2), without SIGPIPE.
 func send(fd uintptr, b []byte) (int, syscall.Errno) {
+	taken(b)
 	for {
 		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		switch e {
