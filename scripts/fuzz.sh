@@ -52,7 +52,7 @@ collect() {
 	kept=$folder/testdata/fuzz/$target
 	[ -d "$found" ] || return 0
 	mkdir -p "$kept"
-	find "$found" -type f -size "-${longest}c" -printf '%T@ %p\n' | sort -rn | head -n "$keep" | cut -d ' ' -f 2- |
+	find "$found" -type f -size "-${longest}c" -printf '%T@ %p\n' | sort -rn | sed -n "1,${keep}p" | cut -d ' ' -f 2- |
 		while read -r input; do cp "$input" "$kept/"; done
 }
 

@@ -78,6 +78,7 @@ func TestKeep(t *testing.T) {
 		{Variant: "haven-tcp", Clients: 10, Runs: []sample{{TPS: 1}}}, {Variant: "pgbouncer", Clients: 10, Runs: []sample{{TPS: 2}}}}}
 	now := results{Seconds: 20, Versions: map[string]string{"Haven": "2", "PgBouncer": "1.18"}, Cells: []cell{
 		{Variant: "haven-tcp", Clients: 10}, {Variant: "pgbouncer", Clients: 10}, {Variant: "pgbouncer", Clients: 100}}}
+	old.Cells = append(old.Cells, cell{Variant: "pgbouncer", Workload: "tpcb", Clients: 10, Runs: []sample{{TPS: 3}}})
 	if err := now.keep(dir); err != nil {
 		t.Errorf("without a file: %v", err)
 	}
@@ -87,7 +88,7 @@ func TestKeep(t *testing.T) {
 	if err := now.keep(dir); err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []int{0, 1, 0} {
+	for i, want := range []int{0, 1, 0, 1} {
 		if got := len(now.Cells[i].Runs); got != want {
 			t.Errorf("cell %d: %d runs, want %d", i, got, want)
 		}

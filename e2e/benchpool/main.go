@@ -130,6 +130,8 @@ type results struct {
 	Variants []string          `json:"variants"`
 	Cells    []cell            `json:"cells"`
 	Problems []string          `json:"problems,omitempty"`
+
+	asked int // so many of the cells, the first ones, are to be measured now
 }
 
 // cell is one combination, with all of its runs.
@@ -139,6 +141,11 @@ type cell struct {
 	Protocol string   `json:"protocol"`
 	Clients  int      `json:"clients"`
 	Runs     []sample `json:"runs"`
+}
+
+// same tells whether two cells are of the same combination.
+func (c cell) same(other cell) bool {
+	return c.Variant == other.Variant && c.Workload == other.Workload && c.Protocol == other.Protocol && c.Clients == other.Clients
 }
 
 // sample is one run.
@@ -154,9 +161,9 @@ type sample struct {
 func (w *world) measure(ctx context.Context, r *results) error {
 	random := rand.New(rand.NewPCG(w.o.seed, 0))
 	for round := range w.o.runs {
-		for done, i := range random.Perm(len(r.Cells)) {
+		for done, i := range random.Perm(r.asked) {
 			c := &r.Cells[i]
-			fmt.Printf("round %d, %d of %d: %s, %s, %s, %d clients: ", round+1, done+1, len(r.Cells), c.Variant, c.Workload, c.Protocol, c.Clients)
+			fmt.Printf("round %d, %d of %d: %s, %s, %s, %d clients: ", round+1, done+1, r.asked, c.Variant, c.Workload, c.Protocol, c.Clients)
 			s, err := w.pgbench(ctx, c)
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -206,11 +213,16 @@ func (r *results) keep(dir string) error {
 	case old.Seconds != r.Seconds || old.Warmup != r.Warmup || old.Scale != r.Scale || old.Pool != r.Pool || old.CPU != r.CPU || old.Cores != r.Cores:
 		return errors.New("-add: what is in pool.json was measured in another way, or elsewhere: leave -add out to replace it")
 	}
-	for i := range r.Cells {
-		c := &r.Cells[i]
-		if p := program(c.Variant); old.Versions[p] == r.Versions[p] {
-			c.Runs = find(old, c.Variant, c.Workload, c.Protocol, c.Clients).Runs
+	for _, c := range old.Cells {
+		if p := program(c.Variant); old.Versions[p] != r.Versions[p] {
+			continue
 		}
+		i := slices.IndexFunc(r.Cells, func(other cell) bool { return other.same(c) })
+		if i < 0 {
+			r.Cells = append(r.Cells, c)
+			continue
+		}
+		r.Cells[i].Runs = c.Runs
 	}
 	return nil
 }

@@ -29,12 +29,13 @@ func render(r results) string {
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(&b, "- %s: %s\n", name, cmp.Or(r.Versions[name], "not there"))
 	}
-	var seen []string
+	var tables [][2]string
 	for _, c := range r.Cells {
-		if title := c.Workload + ", " + c.Protocol; !slices.Contains(seen, title) {
-			seen = append(seen, title)
-			renderTable(&b, r, c.Workload, c.Protocol)
-		}
+		tables = append(tables, [2]string{c.Workload, c.Protocol})
+	}
+	slices.SortFunc(tables, func(a, b [2]string) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(b[1], a[1])) })
+	for _, t := range slices.Compact(tables) {
+		renderTable(&b, r, t[0], t[1])
 	}
 	if len(r.Problems) > 0 {
 		b.WriteString("\n## What went wrong\n\n")
@@ -96,10 +97,9 @@ func clientsOf(r results) []int {
 }
 
 func find(r results, variant, workload, protocol string, clients int) cell {
-	for _, c := range r.Cells {
-		if c.Variant == variant && c.Workload == workload && c.Protocol == protocol && c.Clients == clients {
-			return c
-		}
+	wanted := cell{Variant: variant, Workload: workload, Protocol: protocol, Clients: clients}
+	if i := slices.IndexFunc(r.Cells, wanted.same); i >= 0 {
+		return r.Cells[i]
 	}
 	return cell{}
 }

@@ -242,6 +242,7 @@ func (w *world) describe(clients []int) results {
 			}
 		}
 	}
+	r.asked = len(r.Cells)
 	r.Problems = append(r.Problems, w.problems...)
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
