@@ -73,7 +73,7 @@ func (w *world) freezeServer(name string) {
 // session has to be opened anew meanwhile. Nothing is ended.
 func TestBusyServerIsNoHungServer(t *testing.T) {
 	t.Parallel()
-	w := startCluster(t, "{ttl: 10, haven: {hung_after: 3s}, postgresql: {parameters: {max_connections: 20, superuser_reserved_connections: 1}}}", "a", "b")
+	w := startCluster(t, "{ttl: 10, haven: {hung_after: 3s}, postgresql: {parameters: {max_connections: 25, superuser_reserved_connections: 1}}}", "a", "b")
 	s := w.await("two members", whole(2))
 	leader := s.Leader.Name
 	pid := postmaster(t, w.leader(s))

@@ -309,6 +309,10 @@ func switchCandidate(v View, f *Request) (name, why string) {
 	return name, why
 }
 
+// reached is how far a standby that streams from here is. One that has just connected has not told its walsender yet, but its key
+// says it; before leadership is given to it, it is asked.
+func reached(s Standby, c Member) cluster.LSN { return max(s.Flush, c.Position) }
+
 func unfit(v View, f *Request, s Standby) string {
 	c, ok := v.Store.Member(s.Name)
 	switch {
@@ -320,8 +324,8 @@ func unfit(v View, f *Request, s Standby) string {
 		return fmt.Sprintf("%s is not known to be well (health %q)", s.Name, c.Health)
 	case s.State != "streaming": // guard: switch-streaming
 		return fmt.Sprintf("%s is not streaming (%s)", s.Name, s.State)
-	case s.Flush.Behind(v.Server.WAL) > v.Policy.MaxLag: // guard: switch-lag
-		return fmt.Sprintf("%s is %d bytes behind, maximum_lag_on_failover is %d", s.Name, s.Flush.Behind(v.Server.WAL), v.Policy.MaxLag)
+	case reached(s, c).Behind(v.Server.WAL) > v.Policy.MaxLag: // guard: switch-lag
+		return fmt.Sprintf("%s is %d bytes behind, maximum_lag_on_failover is %d", s.Name, reached(s, c).Behind(v.Server.WAL), v.Policy.MaxLag)
 	case f.Leader != "" && v.Store.Sync.Active() && !v.Store.Sync.Has(s.Name): // guard: switch-synchronous@3
 		return fmt.Sprintf("%s is not a synchronous standby; haven failover --candidate %s would use it all the same", s.Name, s.Name)
 	}

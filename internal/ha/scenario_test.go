@@ -272,6 +272,10 @@ func setMember(v *View, s string) { // name:word,word
 		case "nostream":
 			m.NoStream = true
 		default:
+			if at, ok := strings.CutPrefix(w, "at"); ok {
+				m.Position = cluster.LSN(number(at))
+				continue
+			}
 			from, ok := strings.CutPrefix(w, "from-")
 			if !ok {
 				panic(w)
