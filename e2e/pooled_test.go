@@ -92,6 +92,10 @@ func TestPooledClients(t *testing.T) {
 			}
 		})
 	}
+	// Every kind of operation is to have its turn after the last event.
+	if err := load.AwaitWrites(t.Context(), 5000, awaitFor); err != nil {
+		t.Fatal(err)
+	}
 	r := c.judge(load)
 	if w, _ := r.Find(check.AnyWrite, "proxy"); w.Errors["25006"] > 0 {
 		t.Errorf("%d writes were told that the server is read-only", w.Errors["25006"])
