@@ -67,7 +67,7 @@ check, cluster, journal                         < drill
 
 # services
 bootclock, cluster, config, dcs, guard, ha, journal, postgres, postgres/durable, postgres/slots, postgres/wal < agent
-NONE                                            < proxy/listen
+config/notation                                 < proxy/listen
 config, pgwire, pgwire/frame, pool, proxy/socket < proxy/pooled
 config, pgwire, proxy/pooled                    < proxy/login
 proxy/listen                                    < proxy/addresses

@@ -88,12 +88,10 @@ func (a *arena) configure(t *testing.T, dir, text string) string {
 	a.password = strings.TrimSpace(string(secret))
 	a.certificate(t, dir)
 	a.file(t, dir, "users.txt", fmt.Sprintf("%q %q\n", a.role, a.password))
-	text = strings.Replace(text, ", target: primary}", fmt.Sprintf(", target: primary, mode: transaction, pool: {default_pool_size: %d}}", failoverPool), 1)
-	return strings.Replace(text, "      address: 127.0.0.1\n", `      address: 127.0.0.1
-      auth_file: users.txt
+	return pooling(text, fmt.Sprintf("default_pool_size: %d", failoverPool), `      auth_file: users.txt
       tls: {certfile: server.crt, keyfile: server.key}
       client_tls_sslmode: require
-`, 1)
+`)
 }
 
 func (a *arena) ready(s cluster.Snapshot) bool {

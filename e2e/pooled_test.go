@@ -37,8 +37,13 @@ func transactionMode(dir, text string) string {
 	if err := os.WriteFile(users, []byte(fmt.Sprintf("\"demo\" %q\n", first[strings.LastIndexByte(first, ':')+1:])), 0o600); err != nil {
 		panic(err)
 	}
-	text = strings.Replace(text, ", target: primary}", fmt.Sprintf(", target: primary, mode: transaction, pool: {default_pool_size: 20, max_client_conn: %d}}", 2*(busyClients+idleClients)), 1)
-	return strings.Replace(text, "      address: 127.0.0.1\n", fmt.Sprintf("      address: 127.0.0.1\n      auth_file: %q\n", users), 1)
+	return pooling(text, fmt.Sprintf("default_pool_size: 20, max_client_conn: %d", 2*(busyClients+idleClients)), fmt.Sprintf("      auth_file: %q\n", users))
+}
+
+// pooling has a demo's listener to the primary lend by transaction, with those keys of the pool, and those lines in the section proxy.
+func pooling(text, pool, lines string) string {
+	text = strings.Replace(text, ", target: primary}", ", target: primary, mode: transaction, pool: {"+pool+"}}", 1)
+	return strings.Replace(text, "      address: 127.0.0.1\n", "      address: 127.0.0.1\n"+lines, 1)
 }
 
 // TestPooledClients runs 200 clients through the transaction mode while leadership is handed over and the primary's server is killed,

@@ -4,7 +4,7 @@
 //
 //	go run ./e2e/benchpool -runs 5 -seconds 20 -out docs/bench
 //
-// It needs PostgreSQL with pgbench, and the packages etcd-server, pgbouncer and haproxy (make bench-pool installs them).
+// It needs PostgreSQL with pgbench, and the packages pgbouncer and haproxy (make bench-pool installs them).
 package main
 
 import (

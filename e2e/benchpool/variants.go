@@ -87,7 +87,6 @@ func (w *world) startHaven(v *variant, pooled string) error {
 	file, err := w.write(dir, "haven.yml", fmt.Sprintf(`haven: {format: 1, state_dir: state, address: 127.0.0.1}
 scope: bench
 name: %s
-etcd: {hosts: ["127.0.0.1:%d"]}
 restapi: {listen: "127.0.0.1:%d"}
 proxy:
   discover: rest
@@ -97,7 +96,7 @@ proxy:
     - listen: "127.0.0.1:%d"
       target: primary
       admit: 10000
-%s`, v.name, w.etcd, rest, w.api.Addr(), v.port, pooled))
+%s`, v.name, rest, w.api.Addr(), v.port, pooled))
 	if err != nil {
 		return err
 	}
@@ -105,7 +104,7 @@ proxy:
 		text, _, _ := strings.Cut(strings.TrimPrefix(string(out), file), "\n")
 		return fmt.Errorf("its configuration is refused: %s", text)
 	}
-	v.middle, err = w.launchIn(dir, v.name, v.port, syscall.SIGTERM, w.o.haven, "run", "-c", file)
+	v.middle, err = w.launch(dir, v.name, v.port, syscall.SIGTERM, w.o.haven, "run", "-c", file)
 	return err
 }
 
@@ -146,7 +145,7 @@ log_disconnections = 0
 	if err != nil {
 		return err
 	}
-	v.middle, err = w.launchIn(dir, v.name, v.port, syscall.SIGINT, program, file)
+	v.middle, err = w.launch(dir, v.name, v.port, syscall.SIGINT, program, file)
 	return err
 }
 
@@ -180,6 +179,6 @@ listen postgresql
 	if err != nil {
 		return err
 	}
-	v.middle, err = w.launchIn(dir, v.name, v.port, syscall.SIGTERM, program, "-db", "-f", file)
+	v.middle, err = w.launch(dir, v.name, v.port, syscall.SIGTERM, program, "-db", "-f", file)
 	return err
 }

@@ -37,7 +37,6 @@ type world struct {
 	bin      string // PostgreSQL's programs
 	as       *syscall.Credential
 	port     int // PostgreSQL's
-	etcd     int // port
 	api      net.Listener
 	running  []func() error // what is to be ended, in the order of its start
 	variants []*variant
@@ -69,7 +68,7 @@ func newWorld(ctx context.Context, o options, clients int) (*world, error) {
 	steps := []func() error{
 		func() error { return w.startPostgres(clients) },
 		func() error { return w.fill(ctx) },
-		w.startAPI, w.startEtcd, w.startVariants,
+		w.startAPI, w.startVariants,
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -101,16 +100,8 @@ func (w *world) folder(name string) (string, error) {
 	return dir, os.Chown(dir, int(w.as.Uid), int(w.as.Gid))
 }
 
-// launch starts a program that ends with the world.
-func (w *world) launch(name string, port int, end syscall.Signal, command ...string) (*process, error) {
-	dir, err := w.folder(name)
-	if err != nil {
-		return nil, err
-	}
-	return w.launchIn(dir, name, port, end, command...)
-}
-
-func (w *world) launchIn(dir, name string, port int, end syscall.Signal, command ...string) (*process, error) {
+// launch starts a program in that folder, which ends with the world.
+func (w *world) launch(dir, name string, port int, end syscall.Signal, command ...string) (*process, error) {
 	p, err := start(dir, name, w.as, port, command...)
 	if err != nil {
 		return nil, err
@@ -142,7 +133,7 @@ func (w *world) startPostgres(clients int) error {
 	} {
 		command = append(command, "-c", setting)
 	}
-	_, err = w.launchIn(dir, "postgresql", w.port, syscall.SIGINT, command...)
+	_, err = w.launch(dir, "postgresql", w.port, syscall.SIGINT, command...)
 	return err
 }
 
@@ -204,26 +195,6 @@ func (w *world) startAPI() error {
 	return nil
 }
 
-// startEtcd starts the store that a node of Haven wants, in a process of its own: it is not part of what is measured.
-func (w *world) startEtcd() error {
-	program, err := exec.LookPath("etcd")
-	if err != nil {
-		w.problems = append(w.problems, "etcd is not there: Haven is not measured")
-		return nil
-	}
-	peer, err := freeport.Pick()
-	if err != nil {
-		return err
-	}
-	if w.etcd, err = freeport.Pick(); err != nil {
-		return err
-	}
-	client := fmt.Sprintf("http://127.0.0.1:%d", w.etcd)
-	_, err = w.launch("etcd", w.etcd, syscall.SIGTERM, program, "--data-dir", filepath.Join(w.dir, "etcd", "data"), "--listen-client-urls", client,
-		"--advertise-client-urls", client, "--listen-peer-urls", fmt.Sprintf("http://127.0.0.1:%d", peer))
-	return err
-}
-
 // describe says what is measured on what.
 func (w *world) describe(clients []int) results {
 	r := results{Begun: time.Now().UTC(), Cores: runtime.NumCPU(), CPU: cpuName(), Versions: map[string]string{
@@ -232,15 +203,7 @@ func (w *world) describe(clients []int) results {
 	}, Seconds: w.o.seconds, Warmup: w.o.warmup, Scale: w.o.scale, Pool: w.o.pool, Seed: w.o.seed}
 	for _, v := range w.variants {
 		r.Variants = append(r.Variants, v.name)
-		for workload := range strings.SplitSeq(w.o.workloads, ",") {
-			for protocol := range strings.SplitSeq(w.o.protocols, ",") {
-				for _, n := range clients {
-					if !v.lacks(protocol) {
-						r.Cells = append(r.Cells, cell{Variant: v.name, Workload: workload, Protocol: protocol, Clients: n})
-					}
-				}
-			}
-		}
+		r.Cells = append(r.Cells, w.cells(v, clients)...)
 	}
 	r.asked = len(r.Cells)
 	r.Problems = append(r.Problems, w.problems...)
@@ -253,6 +216,21 @@ func (w *world) describe(clients []int) results {
 		r.Load = float64(info.Loads[0]) / (1 << unix.SI_LOAD_SHIFT)
 	}
 	return r
+}
+
+// cells are those of a variant that the options ask for.
+func (w *world) cells(v *variant, clients []int) (out []cell) {
+	for workload := range strings.SplitSeq(w.o.workloads, ",") {
+		for protocol := range strings.SplitSeq(w.o.protocols, ",") {
+			if v.lacks(protocol) {
+				continue
+			}
+			for _, n := range clients {
+				out = append(out, cell{Variant: v.name, Workload: workload, Protocol: protocol, Clients: n})
+			}
+		}
+	}
+	return out
 }
 
 // fingerprint tells builds of the same version apart.

@@ -72,13 +72,7 @@ func (c *console) readerOf(node *config.Node) (*reader, error) {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "correct the section ctl (or restapi) of " + node.File}
 	}
 	if !node.HasStore() && node.Proxy != nil {
-		r.bases = nil // its own knows no keys
-		for _, m := range node.Proxy.Members {
-			if !isURL(m) {
-				m = "http://" + m
-			}
-			r.bases = append(r.bases, strings.TrimRight(m, "/"))
-		}
+		r.bases = node.Proxy.Bases() // its own knows no keys
 		return r, nil
 	}
 	o, err := app.StoreOptions(node, slog.New(slog.DiscardHandler))

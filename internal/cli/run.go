@@ -88,7 +88,7 @@ func globalAddresses() []netip.Addr {
 	return out
 }
 
-// processors is on how many processors a node with that proxy is to run at once; 0: as it is. available is how many it may use, chosen
+// processors is on how many processors a node is to run at once; 0: as it is. available is how many it may use, chosen
 // says that the environment has decided. A proxy waits for the network most of the time: with a processor to spare the scheduler
 // wakes up one more thread at nearly every message, which costs more than it gains, and PostgreSQL beside it has less. Where
 // an agent or etcd run too, two are left at least: they are not to wait for the proxy alone.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/havenha/haven/internal/config/tree"
@@ -207,10 +208,22 @@ type Proxy struct {
 	Stats     *Stats    // nil: none
 	Discover  string    // etcd or rest
 	Members   []string  // REST addresses, with discover: rest
-	Threads   int       // processors that the program runs on at once; 0: half of those there are
+	Threads   int       // processors that the program runs on at once; 0: it chooses
 	Overrides Overrides // of the pooled modes
 	Auth      ProxyAuth // of the pooled modes
 	TLS       TLS       // of the pooled modes
+}
+
+// Bases are the URLs of the members' REST APIs, without a slash at the end.
+func (p *Proxy) Bases() []string {
+	var out []string
+	for _, m := range p.Members {
+		if !strings.Contains(m, "://") {
+			m = "http://" + m
+		}
+		out = append(out, strings.TrimRight(m, "/"))
+	}
+	return out
 }
 
 // ProxyAuth is how clients of pooled listeners log in, and how their servers are logged in to, in PgBouncer's words.

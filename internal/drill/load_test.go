@@ -185,11 +185,7 @@ func TestFinalReadsOnlyAPrimary(t *testing.T) {
 	load := begin(t, o, filepath.Join(t.TempDir(), "history.jsonl"))
 	acknowledges(t, load, 10)
 	ctx := pgtest.Context(t)
-	pgtest.Must(t, i.Kill(ctx))
-	_, err := i.Configure(pgtest.Settings(), nil, true)
-	pgtest.Must(t, err)
-	_, err = i.Start(ctx, pgtest.Settings())
-	pgtest.Must(t, err)
+	pgtest.BackInRecovery(t, i)
 	var refused, read check.Operation
 	pgtest.Eventually(t, "the clients meet the standby", func() error {
 		load.mu.Lock()

@@ -33,17 +33,6 @@ type poller struct {
 	bases   []string
 }
 
-func newPoller(c *checker, members []string) *poller {
-	p := &poller{checker: c}
-	for _, m := range members {
-		if !strings.Contains(m, "://") {
-			m = "http://" + m
-		}
-		p.bases = append(p.bases, strings.TrimRight(m, "/"))
-	}
-	return p
-}
-
 // run sends a picture, or the error that leaves the state unknown, after each round until ctx ends.
 func (p *poller) run(ctx context.Context, out chan<- sighting) {
 	defer close(out)

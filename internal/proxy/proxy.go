@@ -95,7 +95,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	seen := make(chan sighting)
 	parts.Go(func() { p.book.Run(ctx) })
 	if p.config.Discover == "rest" {
-		poll := newPoller(p.checker, p.config.Members)
+		poll := &poller{checker: p.checker, bases: p.config.Bases()}
 		parts.Go(func() { poll.run(ctx, seen) })
 	} else {
 		updates := p.opt.Watcher.Watch(ctx)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/havenha/haven/internal/proxy/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,16 +50,7 @@ func (s *session) leg() (c *net.TCPConn, flipped bool) {
 // departed tells whether the client has closed its end. Clients of PostgreSQL do so only when they want no answer.
 func departed(c stream) bool {
 	raw, err := c.SyscallConn()
-	if err != nil {
-		return true
-	}
-	gone := false
-	err = raw.Control(func(fd uintptr) {
-		look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, e := unix.Poll(look, 0)
-		gone = e == nil && n > 0
-	})
-	return gone || err != nil
+	return err != nil || socket.HungUp(raw)
 }
 
 // endIdle closes sessions without traffic for idle_timeout, until ctx ends.

@@ -161,11 +161,11 @@ func SplitListen(s string) (hosts []string, port int, err error) {
 	return hosts, port, nil
 }
 
-// maxSocketPath is the longest path of a Unix socket (unix(7)); socketName is the longest name that one has in its directory.
-const (
-	maxSocketPath = 107
-	socketName    = "/.s.PGSQL.65535"
-)
+// MaxSocketPath is how long the path of a Unix socket may be in bytes (unix(7): sun_path, with a null byte at its end).
+const MaxSocketPath = 107
+
+// socketName is the longest name that a Unix socket of PostgreSQL has in its directory.
+const socketName = "/.s.PGSQL.65535"
 
 // SplitSockets reads a,b:port, where a host may also be the absolute path of a directory: that of a Unix socket.
 func SplitSockets(s string) (hosts []string, port int, err error) {
@@ -185,8 +185,8 @@ func SplitSockets(s string) (hosts []string, port int, err error) {
 			if host == "" {
 				host = "*"
 			}
-		} else if len(host)+len(socketName) > maxSocketPath {
-			return nil, 0, fmt.Errorf("the directory of a Unix socket has at most %d bytes", maxSocketPath-len(socketName))
+		} else if len(host)+len(socketName) > MaxSocketPath {
+			return nil, 0, fmt.Errorf("the directory of a Unix socket has at most %d bytes", MaxSocketPath-len(socketName))
 		}
 		hosts = append(hosts, host)
 	}

@@ -148,6 +148,17 @@ func Settings() postgres.Settings {
 	}
 }
 
+// BackInRecovery kills a server and starts it as a standby that follows nobody: it is in recovery until it is promoted.
+func BackInRecovery(t testing.TB, i *postgres.Instance) {
+	t.Helper()
+	ctx := Context(t)
+	Must(t, i.Kill(ctx))
+	_, err := i.Configure(Settings(), nil, true)
+	Must(t, err)
+	_, err = i.Start(ctx, Settings())
+	Must(t, err)
+}
+
 // Primary makes a new database and starts it, with its roles.
 func Primary(t testing.TB, o postgres.Options) *postgres.Instance {
 	t.Helper()

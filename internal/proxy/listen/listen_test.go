@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/havenha/haven/internal/config/notation"
 )
 
 func TestAUnixSocketHasItsNamePermissionsAndGroup(t *testing.T) {
@@ -53,15 +55,22 @@ func greets(t *testing.T, l net.Listener, path string) {
 	in.Close()
 }
 
+// listening is a socket that becomes stale when it is closed.
+func listening(t *testing.T, path string) *net.UnixListener {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	return l
+}
+
 // TestOnlyAStaleSocketIsReplaced: one on which somebody listens is not, nor is a file.
 func TestOnlyAStaleSocketIsReplaced(t *testing.T) {
 	dir := t.TempDir()
 	path := SocketFile(dir, "1")
-	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale.SetUnlinkOnClose(false)
+	stale := listening(t, path)
 	if _, err := Open(dir+":1", Unix{}); err == nil || !strings.Contains(err.Error(), "another program listens on "+path) {
 		t.Errorf("one that is in use: %v", err)
 	}
@@ -105,7 +114,7 @@ func TestCloseLeavesTheSocketOfAnother(t *testing.T) {
 
 func TestWhatIsWrongWithAUnixSocketIsSaid(t *testing.T) {
 	dir := t.TempDir()
-	long := filepath.Join(dir, strings.Repeat("x", MaxPath))
+	long := filepath.Join(dir, strings.Repeat("x", notation.MaxSocketPath))
 	for _, c := range []struct {
 		setting, want string
 		unix          Unix
@@ -128,11 +137,7 @@ func TestWhatIsWrongWithAUnixSocketIsSaid(t *testing.T) {
 func TestOneOfManyGetsTheSocket(t *testing.T) {
 	dir := t.TempDir()
 	path := SocketFile(dir, "1")
-	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale.SetUnlinkOnClose(false)
+	stale := listening(t, path)
 	stale.Close()
 	var trying sync.WaitGroup
 	got := make(chan []net.Listener, 8)

@@ -14,11 +14,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/havenha/haven/internal/config/notation"
 	"golang.org/x/sys/unix"
 )
-
-// MaxPath is how long the path of a Unix socket may be in bytes (unix(7): sun_path, with a null byte at its end).
-const MaxPath = 107
 
 // everybody is PgBouncer's default of unix_socket_mode.
 const everybody = 0o777
@@ -40,8 +38,8 @@ type socket struct {
 // bind makes the socket under another name and moves it to its own: so it is never there with other permissions, and
 // takes the place of a stale one at once. The lock on the directory keeps another proxy from doing so at the same time.
 func bind(path string, u Unix) (net.Listener, error) {
-	if len(path) > MaxPath {
-		return nil, failed("%s has %d bytes, and a socket's path at most %d: choose a shorter directory", path, len(path), MaxPath)
+	if len(path) > notation.MaxSocketPath {
+		return nil, failed("%s has %d bytes, and a socket's path at most %d: choose a shorter directory", path, len(path), notation.MaxSocketPath)
 	}
 	unlock, err := lock(filepath.Dir(path))
 	if err != nil {

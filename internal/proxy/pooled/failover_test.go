@@ -306,11 +306,7 @@ func TestNobodyIsToldThatAServerIsReadOnly(t *testing.T) {
 	}
 	exec(t, clients[0], "CREATE TABLE w (n int)")
 	ctx := pgtest.Context(t)
-	pgtest.Must(t, i.Kill(ctx))
-	_, err := i.Configure(pgtest.Settings(), nil, true)
-	pgtest.Must(t, err)
-	_, err = i.Start(ctx, pgtest.Settings())
-	pgtest.Must(t, err)
+	pgtest.BackInRecovery(t, i)
 	p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
 	var writing sync.WaitGroup
 	for n, c := range clients {

@@ -278,18 +278,7 @@ const (
 func (s *sock) quiet() bool { return s.peek() == nothing }
 
 // hungUp tells whether the other side has closed its end, whatever it has sent before.
-func (s *sock) hungUp() bool {
-	if s.under == nil {
-		return false
-	}
-	gone := false
-	err := s.under.Control(func(fd uintptr) {
-		look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(look, 0)
-		gone = err == nil && n > 0 && look[0].Revents != 0
-	})
-	return gone || err != nil
-}
+func (s *sock) hungUp() bool { return s.under != nil && socket.HungUp(s.under) }
 
 func (s *sock) peek() (seen glimpse) {
 	if s.under == nil {

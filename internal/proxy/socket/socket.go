@@ -14,45 +14,44 @@ import (
 
 // Read is read(2). EAGAIN: there is nothing yet. 0 without an error: the other side has ended its direction.
 func Read(fd uintptr, b []byte) (int, syscall.Errno) {
-	for {
-		n, _, e := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-		switch e {
-		case 0:
-			filled(b[:n])
-			return int(n), 0
-		case unix.EINTR:
-		default:
-			return 0, e
-		}
-	}
+	n, errno := call(unix.SYS_READ, fd, b, 0)
+	filled(b[:n])
+	return n, errno
 }
 
 // Peek looks for a byte that could be read, and leaves it there; else like Read.
 func Peek(fd uintptr) (int, syscall.Errno) {
 	var one [1]byte
-	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&one[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-		switch e {
-		case 0:
-			return int(n), 0
-		case unix.EINTR:
-		default:
-			return 0, e
-		}
-	}
+	return call(unix.SYS_RECVFROM, fd, one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+}
+
+// HungUp tells whether the other side has closed its end, whatever it has sent before.
+func HungUp(raw syscall.RawConn) bool {
+	gone := false
+	err := raw.Control(func(fd uintptr) {
+		look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(look, 0)
+		gone = err == nil && n > 0
+	})
+	return gone || err != nil
 }
 
 // send is send(2), without SIGPIPE.
 func send(fd uintptr, b []byte) (int, syscall.Errno) {
 	taken(b)
+	return call(unix.SYS_SENDTO, fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
+// call is a system call on a socket and a buffer, made again if a signal interrupts it; one that takes no flags ignores them.
+func call(number, fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		switch e {
+		n, _, errno := unix.RawSyscall6(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+		switch errno {
 		case 0:
 			return int(n), 0
 		case unix.EINTR:
 		default:
-			return 0, e
+			return 0, errno
 		}
 	}
 }
