@@ -50,13 +50,13 @@ cluster, ha                                     < ha/sim
 cluster                                         < dcs, postgres/wal
 NONE                                            < disk, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/programs, postgres/script, postgres/session
 NONE                                            < pgwire, proxy/socket
-postgres/pidfile                                < postgres/processes
+postgres/pidfile                                < postgres/processes, postgres/shmem
 cluster, postgres/durable, postgres/session     < postgres/slots
-cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/processes, postgres/programs, postgres/script, postgres/session, postgres/slots, postgres/wal < postgres
+cluster, postgres/basebackup, postgres/conf, postgres/durable, postgres/pidfile, postgres/processes, postgres/programs, postgres/script, postgres/session, postgres/shmem, postgres/slots, postgres/wal < postgres
 bootclock, cluster, postgres/pidfile, postgres/processes < guard
 bootclock, cluster, dcs                         < dcs/etcd
 bootclock, cluster, dcs, freeport, freeze       < dcs/dcstest
-freeport, postgres, postgres/programs           < postgres/pgtest
+freeport, postgres, postgres/programs, postgres/shmem < postgres/pgtest
 check                                           < journal
 config                                          < obs
 
@@ -77,7 +77,7 @@ cluster, config, dcs, ha, postgres              < api
 # wiring, and what stands on it
 cluster, config, dcs/etcd                       < doctor
 agent, api, bootclock, cluster, config, dcs, dcs/etcd, disk, doctor, guard, journal, postgres, proxy < app
-check, cluster, dcs, dcs/etcd, drill, freeport  < demo
+check, cluster, dcs, dcs/etcd, drill, freeport, postgres/shmem < demo
 agent, api, app, bootclock, cluster, config, dcs, dcs/etcd, demo, doctor, ha, journal, obs, postgres < cli
 `
 

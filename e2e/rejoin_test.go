@@ -11,6 +11,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/postgres/pgtest"
+	"github.com/havenha/haven/internal/postgres/shmem"
 )
 
 // TestMemberWithEmptyDisksComesBack takes everything from a member, its database and its etcd data, and starts it
@@ -25,7 +26,7 @@ func TestMemberWithEmptyDisksComesBack(t *testing.T) {
 		if _, err := os.Stat(dir); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := errors.Join(shmem.ReleaseBelow(dir), os.RemoveAll(dir)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/havenha/haven/internal/freeport"
 	"github.com/havenha/haven/internal/postgres/programs"
+	"github.com/havenha/haven/internal/postgres/shmem"
 )
 
 // Role, password and database of the benchmark.
@@ -60,7 +61,7 @@ func newWorld(ctx context.Context, o options, clients int) (*world, error) {
 		if w.dir, err = os.MkdirTemp("", "haven-benchpool-"); err != nil {
 			return nil, err
 		}
-		w.running = append(w.running, func() error { return os.RemoveAll(w.dir) })
+		w.running = append(w.running, func() error { return errors.Join(shmem.ReleaseBelow(w.dir), os.RemoveAll(w.dir)) })
 	}
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return nil, err

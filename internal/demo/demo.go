@@ -162,7 +162,7 @@ func (k *keeping) stop(now <-chan struct{}) error {
 	}
 	endDescendants()
 	if k.plan.Remove {
-		if err := os.RemoveAll(k.plan.Dir); err != nil {
+		if err := k.plan.remove(); err != nil {
 			return fmt.Errorf("remove the demo's directory: %w", err)
 		}
 	}

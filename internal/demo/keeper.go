@@ -239,7 +239,7 @@ func (k *keeper) clean() error {
 	if !k.plan.Remove {
 		return nil
 	}
-	if err := os.RemoveAll(k.plan.Dir); err != nil {
+	if err := k.plan.remove(); err != nil {
 		return fmt.Errorf("remove the demo's directory: %w", err)
 	}
 	return nil

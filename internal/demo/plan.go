@@ -9,6 +9,7 @@ package demo
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/havenha/haven/internal/freeport"
+	"github.com/havenha/haven/internal/postgres/shmem"
 )
 
 // Plan says what is run where.
@@ -187,3 +189,8 @@ nodes:
         - {listen: %q, target: replica}
       stats: {listen: %q}
 `
+
+// remove deletes the demo's directory, and the shared memory of servers that were killed in it.
+func (p *Plan) remove() error {
+	return errors.Join(shmem.ReleaseBelow(p.Dir), os.RemoveAll(p.Dir))
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/postgres/durable"
+	"github.com/havenha/haven/internal/postgres/shmem"
 )
 
 // MoveAside renames a data directory that holds something to <dir>.<time>.aside in the same parent, leaves an empty
@@ -49,6 +50,9 @@ func (i *Instance) MoveAside() (string, error) {
 	}
 	if _, err := durable.Remove(i.tornMarker()); err != nil {
 		return to, fmt.Errorf("move the data directory aside: %w", err)
+	}
+	if err := shmem.Release(to); err != nil {
+		i.log.Warn("shared memory of the server that was moved aside remains", "error", err)
 	}
 	i.log.Warn("data directory moved aside", "from", i.opt.DataDir, "to", to)
 	return to, nil

@@ -17,6 +17,7 @@ import (
 	"github.com/havenha/haven/internal/freeport"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/programs"
+	"github.com/havenha/haven/internal/postgres/shmem"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,7 +80,12 @@ func Dir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		if err := shmem.ReleaseBelow(dir); err != nil {
+			t.Error(err)
+		}
+		_ = os.RemoveAll(dir)
+	})
 	if a := Account(t); a != nil {
 		if err := os.Chown(dir, a.UID, a.GID); err != nil {
 			t.Fatal(err)

@@ -87,7 +87,9 @@ type File struct {
 	Start  time.Time
 	Port   string
 	Socket string // directory of its first socket
-	Status string // "starting", "ready", "standby" (up, but accepts nobody), "stopping"
+	// Segment is the identifier of the server's shared memory of System V; -1: it has not told it.
+	Segment int
+	Status  string // "starting", "ready", "standby" (up, but accepts nobody), "stopping"
 }
 
 // Read reads the one of the data directory dir.
@@ -101,7 +103,7 @@ func Read(dir string) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("postmaster.pid begins with %q, which is no process id", lines[0])
 	}
-	f := File{PID: pid}
+	f := File{PID: pid, Segment: -1}
 	if len(lines) > 2 {
 		if n, err := strconv.ParseInt(strings.TrimSpace(lines[2]), 10, 64); err == nil {
 			f.Start = time.Unix(n, 0)
@@ -109,6 +111,13 @@ func Read(dir string) (File, error) {
 	}
 	if len(lines) > 4 {
 		f.Port, f.Socket = strings.TrimSpace(lines[3]), strings.TrimSpace(lines[4])
+	}
+	if len(lines) > 6 {
+		if key := strings.Fields(lines[6]); len(key) == 2 {
+			if n, err := strconv.Atoi(key[1]); err == nil {
+				f.Segment = n
+			}
+		}
 	}
 	if len(lines) > 7 {
 		f.Status = strings.TrimSpace(lines[7])

@@ -10,9 +10,9 @@ import (
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]File{
-		"123\n/data\n1700000000\n5432\n/run/pg\nlocalhost\n  123  4\nready   \n": {PID: 123, Start: time.Unix(1700000000, 0), Port: "5432", Socket: "/run/pg", Status: "ready"},
-		"-7\n/data\n1700000000\n": {PID: -7, Start: time.Unix(1700000000, 0)},
-		"5\n":                     {PID: 5},
+		"123\n/data\n1700000000\n5432\n/run/pg\nlocalhost\n  123  4\nready   \n": {PID: 123, Start: time.Unix(1700000000, 0), Port: "5432", Socket: "/run/pg", Segment: 4, Status: "ready"},
+		"-7\n/data\n1700000000\n": {PID: -7, Start: time.Unix(1700000000, 0), Segment: -1},
+		"5\n":                     {PID: 5, Segment: -1},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, "postmaster.pid"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
