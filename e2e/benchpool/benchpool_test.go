@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -54,15 +55,15 @@ func TestUsage(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	r := results{Variants: []string{"direct", "haven-transaction", "pgbouncer"}, Versions: map[string]string{"HAProxy": ""}, Problems: []string{"x"}, Cells: []cell{
-		{Variant: "direct", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{TPS: 400, P50: 1, P99: 2}}},
-		{Variant: "haven-transaction", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{TPS: 100}, {TPS: 300, CPU: 10, RSS: 20}, {TPS: 200, CPU: 10, RSS: 20}}},
-		{Variant: "pgbouncer", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{TPS: 100, CPU: 20}}},
+		{Variant: "direct", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{Round: 2, TPS: 400, P50: 1, P99: 2}}},
+		{Variant: "haven-transaction", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{Round: 1, TPS: 100}, {Round: 2, TPS: 300, CPU: 10, RSS: 20}, {Round: 3, TPS: 200, CPU: 10, RSS: 20}}},
+		{Variant: "pgbouncer", Workload: "select", Protocol: "simple", Clients: 10, Runs: []sample{{Round: 2, TPS: 100, CPU: 20}, {Round: 1, TPS: 100, CPU: 20}}},
 		{Variant: "haven-transaction", Workload: "select", Protocol: "prepared", Clients: 10, Runs: []sample{{TPS: 100}}},
 	}}
 	page := render(r)
 	for _, want := range []string{
 		"| 10 | direct | 400 | 4.00 | 1.00 | 2.00 | – | – | – |\n",
-		"| 10 | haven-transaction | 200 | 2.00 | 0.00 | 0.00 | 10.0 | 0.50 | 20 |\n",
+		"| 10 | haven-transaction | 200 | 1.00 | 0.00 | 0.00 | 10.0 | 0.50 | 20 |\n",
 		"## Select only, prepared protocol", "| 10 | pgbouncer | – | – | – | – | – | – | – |\n", "- HAProxy: not there\n", "- x\n",
 	} {
 		if !strings.Contains(page, want) {
@@ -71,14 +72,14 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestKeep: runs are kept if they were made alike with the same program.
+// TestKeep: rounds go on where they ended, if they were made alike with the same programs.
 func TestKeep(t *testing.T) {
 	dir := t.TempDir()
 	old := results{Seconds: 20, Versions: map[string]string{"Haven": "1", "PgBouncer": "1.18"}, Cells: []cell{
-		{Variant: "haven-tcp", Clients: 10, Runs: []sample{{TPS: 1}}}, {Variant: "pgbouncer", Clients: 10, Runs: []sample{{TPS: 2}}}}}
-	now := results{Seconds: 20, Versions: map[string]string{"Haven": "2", "PgBouncer": "1.18"}, Cells: []cell{
+		{Variant: "haven-tcp", Clients: 10, Runs: []sample{{Round: 1}}}, {Variant: "pgbouncer", Clients: 10, Runs: []sample{{Round: 1}, {Round: 2}}},
+		{Variant: "pgbouncer", Workload: "tpcb", Clients: 10, Runs: []sample{{Round: 1}}}}}
+	now := results{Seconds: 20, Versions: map[string]string{"Haven": "1", "PgBouncer": "1.18"}, Cells: []cell{
 		{Variant: "haven-tcp", Clients: 10}, {Variant: "pgbouncer", Clients: 10}, {Variant: "pgbouncer", Clients: 100}}}
-	old.Cells = append(old.Cells, cell{Variant: "pgbouncer", Workload: "tpcb", Clients: 10, Runs: []sample{{TPS: 3}}})
 	if err := now.keep(dir); err != nil {
 		t.Errorf("without a file: %v", err)
 	}
@@ -88,13 +89,29 @@ func TestKeep(t *testing.T) {
 	if err := now.keep(dir); err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []int{0, 1, 0, 1} {
+	for i, want := range []int{1, 2, 0, 1} {
 		if got := len(now.Cells[i].Runs); got != want {
 			t.Errorf("cell %d: %d runs, want %d", i, got, want)
 		}
 	}
+	if !now.Cells[0].lacks(2) || now.Cells[1].lacks(2) {
+		t.Error("it is not known which rounds are missing")
+	}
+	now.Versions["Haven"] = "2"
+	if now.keep(dir) == nil {
+		t.Error("runs of another build are kept")
+	}
+	now.Versions["Haven"] = "1"
 	if now.Seconds = 5; now.keep(dir) == nil {
 		t.Error("runs of another length are kept")
+	}
+}
+
+// TestBlocks: the variants of one combination stay together.
+func TestBlocks(t *testing.T) {
+	got := blocksOf([]cell{{Variant: "a", Clients: 1}, {Variant: "a", Clients: 10}, {Variant: "b", Clients: 1}, {Variant: "b", Clients: 10, Protocol: "simple"}})
+	if want := [][]int{{0, 2}, {1}, {3}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -38,7 +39,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.runs, "runs", 5, "how often each cell is measured; the page shows the medians")
+	flag.IntVar(&o.runs, "runs", 5, "how often each cell is measured, with what -add keeps; the page shows the medians")
 	flag.IntVar(&o.seconds, "seconds", 20, "how long one run is measured")
 	flag.IntVar(&o.warmup, "warmup", 2, "seconds of each run before that")
 	flag.IntVar(&o.scale, "scale", 50, "pgbench's scale: 15 MB each")
@@ -51,7 +52,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "where data is kept (default: a temporary directory)")
 	flag.StringVar(&o.haven, "haven", "bin/haven", "the program")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "chooses the order")
-	flag.BoolVar(&o.add, "add", false, "keep the runs in pool.json that were made alike, with the same program")
+	flag.BoolVar(&o.add, "add", false, "go on where pool.json ends: it was begun alike, with the same programs")
 	flag.BoolVar(&o.page, "page", false, "only write the page again, from pool.json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -78,18 +79,14 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	r := w.describe(clients)
-	if o.add {
-		if err = r.keep(o.out); err != nil {
-			return errors.Join(err, w.close())
-		}
+	r, err := w.describe(clients)
+	if err == nil && o.add {
+		err = r.keep(o.out)
 	}
-	err = w.measure(ctx, &r)
-	err = errors.Join(err, w.close())
-	if len(r.Cells) > 0 {
-		err = errors.Join(err, save(o.out, r))
+	if err == nil {
+		err = w.measure(ctx, &r)
 	}
-	return err
+	return errors.Join(err, w.close())
 }
 
 // moreFiles raises the limit of open files for us and for what is started: each client is one, or two.
@@ -150,34 +147,90 @@ func (c cell) same(other cell) bool {
 
 // sample is one run.
 type sample struct {
-	TPS float64 `json:"tps"`
-	P50 float64 `json:"p50"` // milliseconds
-	P99 float64 `json:"p99"`
-	CPU float64 `json:"cpu"` // microseconds of the process in the middle for each transaction
-	RSS float64 `json:"rss"` // megabytes of it at the end
+	Round int     `json:"round"` // runs of one round were made shortly after one another
+	TPS   float64 `json:"tps"`
+	P50   float64 `json:"p50"` // milliseconds
+	P99   float64 `json:"p99"`
+	CPU   float64 `json:"cpu"` // microseconds of the process in the middle for each transaction
+	RSS   float64 `json:"rss"` // megabytes of it at the end
 }
 
-// measure goes through all cells, each round in another order: what else happens on the machine hits all variants alike.
+// measure goes through all cells, each round in another order. All variants of a combination follow one another, in an order
+// of their own: what else happens on the machine comes and goes over minutes, and so hits them alike. What has been kept of
+// earlier rounds is not measured again.
 func (w *world) measure(ctx context.Context, r *results) error {
-	random := rand.New(rand.NewPCG(w.o.seed, 0))
-	for round := range w.o.runs {
-		for done, i := range random.Perm(r.asked) {
-			c := &r.Cells[i]
-			fmt.Printf("round %d, %d of %d: %s, %s, %s, %d clients: ", round+1, done+1, r.asked, c.Variant, c.Workload, c.Protocol, c.Clients)
-			s, err := w.pgbench(ctx, c)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil {
-				fmt.Println(err)
-				r.Problems = append(r.Problems, fmt.Sprintf("%s, %s, %s, %d clients: %v", c.Variant, c.Workload, c.Protocol, c.Clients, err))
+	blocks := blocksOf(r.Cells[:r.asked])
+	for round := 1; round <= w.o.runs; round++ {
+		random := rand.New(rand.NewPCG(w.o.seed, uint64(round)))
+		for done, i := range random.Perm(len(blocks)) {
+			if !slices.ContainsFunc(blocks[i], func(j int) bool { return r.Cells[j].lacks(round) }) {
 				continue
 			}
-			fmt.Printf("%.0f tps, p50 %.2f ms, p99 %.2f ms, %.1f µs, %.0f MB\n", s.TPS, s.P50, s.P99, s.CPU, s.RSS)
-			c.Runs = append(c.Runs, s)
+			fmt.Printf("round %d, %d of %d\n", round, done+1, len(blocks))
+			for _, j := range random.Perm(len(blocks[i])) {
+				if err := w.run(ctx, r, &r.Cells[blocks[i][j]], round); err != nil {
+					return err
+				}
+			}
+			if err := save(w.o.out, *r); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// run measures one cell once. What went wrong with it is noted, and no error.
+func (w *world) run(ctx context.Context, r *results, c *cell, round int) error {
+	fmt.Printf("  %s, %s, %s, %d clients: ", c.Variant, c.Workload, c.Protocol, c.Clients)
+	s, err := w.pgbench(ctx, c)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		fmt.Println(err)
+		r.Problems = append(r.Problems, fmt.Sprintf("%s, %s, %s, %d clients: %v", c.Variant, c.Workload, c.Protocol, c.Clients, err))
+		return nil
+	}
+	fmt.Printf("%.0f tps, p50 %.2f ms, p99 %.2f ms, %.1f µs, %.0f MB\n", s.TPS, s.P50, s.P99, s.CPU, s.RSS)
+	s.Round = round
+	c.add(s)
+	return nil
+}
+
+// blocksOf are the cells that differ in their variants only, by their indices.
+func blocksOf(cells []cell) (blocks [][]int) {
+	for i, c := range cells {
+		n := slices.IndexFunc(blocks, func(b []int) bool {
+			first := cells[b[0]]
+			first.Variant = c.Variant
+			return c.same(first)
+		})
+		if n < 0 {
+			blocks = append(blocks, []int{i})
+			continue
+		}
+		blocks[n] = append(blocks[n], i)
+	}
+	return blocks
+}
+
+// of is the cell's run of a round.
+func (c cell) of(round int) (sample, bool) {
+	if i := slices.IndexFunc(c.Runs, func(s sample) bool { return s.Round == round }); i >= 0 {
+		return c.Runs[i], true
+	}
+	return sample{}, false
+}
+
+func (c cell) lacks(round int) bool {
+	_, ok := c.of(round)
+	return !ok
+}
+
+// add takes a run in, in place of an earlier one of the same round.
+func (c *cell) add(s sample) {
+	c.Runs = append(slices.DeleteFunc(c.Runs, func(old sample) bool { return old.Round == s.Round }), s)
 }
 
 func save(dir string, r results) error {
@@ -202,7 +255,8 @@ func load(dir string) (r results, err error) {
 	return r, nil
 }
 
-// keep takes over the earlier runs that can be compared with those to come. Without a file there are none.
+// keep takes over the earlier runs, which what is to come is compared with: so they must have been made alike, with the same
+// programs. Without a file there are none.
 func (r *results) keep(dir string) error {
 	old, err := load(dir)
 	switch {
@@ -212,11 +266,10 @@ func (r *results) keep(dir string) error {
 		return err
 	case old.Seconds != r.Seconds || old.Warmup != r.Warmup || old.Scale != r.Scale || old.Pool != r.Pool || old.CPU != r.CPU || old.Cores != r.Cores:
 		return errors.New("-add: what is in pool.json was measured in another way, or elsewhere: leave -add out to replace it")
+	case !maps.Equal(old.Versions, r.Versions):
+		return fmt.Errorf("-add: what is in pool.json was measured with %v, and now there is %v: leave -add out to replace it", old.Versions, r.Versions)
 	}
 	for _, c := range old.Cells {
-		if p := program(c.Variant); old.Versions[p] != r.Versions[p] {
-			continue
-		}
 		i := slices.IndexFunc(r.Cells, func(other cell) bool { return other.same(c) })
 		if i < 0 {
 			r.Cells = append(r.Cells, c)
@@ -224,20 +277,8 @@ func (r *results) keep(dir string) error {
 		}
 		r.Cells[i].Runs = c.Runs
 	}
+	r.Begun, r.Problems = old.Begun, append(old.Problems, r.Problems...)
 	return nil
-}
-
-// program is the one in the middle of a variant, as versions are named.
-func program(variant string) string {
-	switch variant {
-	case "direct":
-		return "PostgreSQL"
-	case "pgbouncer":
-		return "PgBouncer"
-	case "haproxy":
-		return "HAProxy"
-	}
-	return "Haven"
 }
 
 // again writes the page again from the raw results.

@@ -14,8 +14,9 @@ What ` + "`make bench-pool`" + ` measured; it writes this page and ` + "`pool.js
 and over loopback: they share the cores, so that a program in the middle that needs more of them leaves less to the
 others. **tps** are transactions a second, **p50** and **p99** latencies as pgbench saw them, **CPU** is what the process
 in the middle used for each transaction, **memory** its resident memory at the end of a run. Medians; “–” is what a
-program cannot do, or where nothing is in between. **of PgBouncer** divides by PgBouncer's figure in the same row's cell:
-of tps more is better, of CPU less.
+program cannot do, or where nothing is in between. **of PgBouncer** divides by PgBouncer's figure, of tps more is better, of CPU
+less: it is the median over the rounds, in each of which the programs were measured one after another, because the machine's own
+speed changes by a third from hour to hour.
 
 `
 
@@ -74,15 +75,16 @@ func renderTable(b *strings.Builder, r results, workload, protocol string) {
 	fmt.Fprintf(b, "\n## %s, %s protocol\n\n", workloadName(workload), protocol)
 	b.WriteString("| clients | | tps | of PgBouncer | p50, ms | p99, ms | CPU, µs | of PgBouncer | memory, MB |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, n := range clientsOf(r) {
-		peer, _ := find(r, "pgbouncer", workload, protocol, n).median()
+		peer := find(r, "pgbouncer", workload, protocol, n)
 		for _, v := range r.Variants {
-			m, ok := find(r, v, workload, protocol, n).median()
+			c := find(r, v, workload, protocol, n)
+			m, ok := c.median()
 			if !ok {
 				fmt.Fprintf(b, "| %d | %s | – | – | – | – | – | – | – |\n", n, v)
 				continue
 			}
-			fmt.Fprintf(b, "| %d | %s | %.0f | %s | %.2f | %.2f | %s | %s | %s |\n", n, v, m.TPS, ratio(m.TPS, peer.TPS), m.P50, m.P99,
-				figure(m.CPU, "%.1f"), ratio(m.CPU, peer.CPU), figure(m.RSS, "%.0f"))
+			fmt.Fprintf(b, "| %d | %s | %.0f | %s | %.2f | %.2f | %s | %s | %s |\n", n, v, m.TPS, c.ratio(peer, func(s sample) float64 { return s.TPS }), m.P50, m.P99,
+				figure(m.CPU, "%.1f"), c.ratio(peer, func(s sample) float64 { return s.CPU }), figure(m.RSS, "%.0f"))
 		}
 	}
 }
@@ -114,8 +116,7 @@ func (c cell) median() (sample, bool) {
 		for _, s := range c.Runs {
 			all = append(all, get(s))
 		}
-		slices.Sort(all)
-		return all[(len(all)-1)/2]
+		return middle(all)
 	}
 	return sample{TPS: of(func(s sample) float64 { return s.TPS }), P50: of(func(s sample) float64 { return s.P50 }),
 		P99: of(func(s sample) float64 { return s.P99 }), CPU: of(func(s sample) float64 { return s.CPU }), RSS: of(func(s sample) float64 { return s.RSS })}, true
@@ -128,9 +129,21 @@ func figure(f float64, format string) string {
 	return fmt.Sprintf(format, f)
 }
 
-func ratio(f, of float64) string {
-	if f == 0 || of == 0 {
+// ratio is the median over the rounds that both were measured in.
+func (c cell) ratio(peer cell, get func(sample) float64) string {
+	var all []float64
+	for _, s := range c.Runs {
+		if other, ok := peer.of(s.Round); ok && get(s) > 0 && get(other) > 0 {
+			all = append(all, get(s)/get(other))
+		}
+	}
+	if len(all) == 0 {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f", f/of)
+	return fmt.Sprintf("%.2f", middle(all))
+}
+
+func middle(all []float64) float64 {
+	slices.Sort(all)
+	return all[(len(all)-1)/2]
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -197,9 +198,13 @@ func (w *world) startAPI() error {
 }
 
 // describe says what is measured on what.
-func (w *world) describe(clients []int) results {
+func (w *world) describe(clients []int) (results, error) {
+	sources, err := fingerprint()
+	if err != nil {
+		return results{}, err
+	}
 	r := results{Begun: time.Now().UTC(), Cores: runtime.NumCPU(), CPU: cpuName(), Versions: map[string]string{
-		"PostgreSQL": firstLine(filepath.Join(w.bin, "postgres"), "--version"), "Haven": firstLine(w.o.haven, "version") + ", " + fingerprint(w.o.haven),
+		"PostgreSQL": firstLine(filepath.Join(w.bin, "postgres"), "--version"), "Haven": firstLine(w.o.haven, "version") + ", sources " + sources,
 		"PgBouncer": firstLine("pgbouncer", "--version"), "HAProxy": firstLine("haproxy", "-v"),
 	}, Seconds: w.o.seconds, Warmup: w.o.warmup, Scale: w.o.scale, Pool: w.o.pool, Seed: w.o.seed}
 	for _, v := range w.variants {
@@ -216,7 +221,7 @@ func (w *world) describe(clients []int) results {
 	if unix.Sysinfo(&info) == nil {
 		r.Load = float64(info.Loads[0]) / (1 << unix.SI_LOAD_SHIFT)
 	}
-	return r
+	return r, nil
 }
 
 // cells are those of a variant that the options ask for.
@@ -234,11 +239,24 @@ func (w *world) cells(v *variant, clients []int) (out []cell) {
 	return out
 }
 
-// fingerprint tells builds of the same version apart.
-func fingerprint(program string) string {
-	text, _ := os.ReadFile(program)
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:6])
+// fingerprint tells apart what Haven was measured: it is that of the code on a statement's way, and of the compiler.
+func fingerprint() (string, error) {
+	sum := sha256.New()
+	fmt.Fprintln(sum, runtime.Version())
+	for _, root := range []string{"internal/proxy", "internal/pgwire", "internal/pool"} {
+		err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || filepath.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(name)
+			fmt.Fprintf(sum, "%s %d\n%s", name, len(text), text)
+			return err
+		})
+		if err != nil {
+			return "", fmt.Errorf("the sources of Haven are read in the current directory, which must be the project's: %w", err)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6]), nil
 }
 
 func cpuName() string {
