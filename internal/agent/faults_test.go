@@ -138,8 +138,10 @@ func TestStoreIsLost(t *testing.T) {
 	}
 	<-w.server.Stopped()
 	w.startEtcd()
-	s = w.await("the cluster is whole again", synced(2))
-	w.eventually("it is writable again", 20*time.Second, func() bool { return w.exec(s.Leader.Name, "INSERT INTO kept VALUES (3)") == nil })
+	w.eventually("it is whole and writable again", 40*time.Second, func() bool {
+		s = w.await("the cluster is whole again", synced(2)) // what etcd remembers may be of before, and leadership may move on
+		return w.exec(s.Leader.Name, "INSERT INTO kept VALUES (3)") == nil
+	})
 	if n := w.count(s.Leader.Name, "SELECT count(*) FROM kept WHERE n = 1"); n != 1 {
 		t.Error("an acknowledged row is missing")
 	}

@@ -261,7 +261,13 @@ func (a *Agent) noteEnd(e serverExit) {
 	if a.st.ordered {
 		return
 	}
-	a.st.crash = &ha.Crash{Text: e.process.ExitStatus(), At: e.at, Wall: e.wall}
+	overdue := a.st.holder != nil && !e.at.Before(a.st.deadline)
+	a.st.crash = &ha.Crash{Text: e.process.ExitStatus(), At: e.at, Wall: e.wall, Overdue: overdue}
+	if overdue {
+		a.log.Warn("the server was ended at the deadline of its leadership", "pid", e.process.PID(), "status", e.process.ExitStatus())
+		a.st.story.note(e.wall, a.opt.Node.Name, "the postmaster was ended at the deadline of its leadership: "+e.process.ExitStatus())
+		return
+	}
 	a.log.Warn("the server ended by itself", "pid", e.process.PID(), "status", e.process.ExitStatus())
 	a.st.story.note(e.wall, a.opt.Node.Name, "the postmaster ended: "+e.process.ExitStatus())
 }

@@ -120,7 +120,7 @@ func (s *story) loss(in input, t cluster.Term) string {
 	switch {
 	case t.OldLeader == "" || t.OldLeader == t.Holder:
 		return "none: the same data goes on"
-	case t.Fence == cluster.FenceStopped && t.Cause != nil && (!ha.FaultCause(t.Cause.Code) || t.Cause.Code == ha.CauseDiskFull && !in.snap.Sync.Active()):
+	case t.Fence == cluster.FenceStopped && t.Cause != nil && orderly(in, t.Cause.Code):
 		return fmt.Sprintf("none: %s had all of %s's WAL before it took over", t.Holder, t.OldLeader)
 	case in.snap.Sync.Active() && (in.snap.Sync.Has(t.Holder) || in.snap.Sync.Quorum > 0):
 		return fmt.Sprintf("none: %s has every commit that waited for the synchronous set", t.Holder)
@@ -130,6 +130,11 @@ func (s *story) loss(in input, t cluster.Term) string {
 		return fmt.Sprintf("replication was asynchronous: what %s wrote after %s is missing, if anything", t.OldLeader, s.position)
 	}
 	return "not known"
+}
+
+// orderly tells whether a server that was stopped for that cause was shut down, its standbys with all of its WAL.
+func orderly(in input, code string) bool {
+	return !ha.FaultCause(code) && code != ha.CauseDeadline || code == ha.CauseDiskFull && !in.snap.Sync.Active()
 }
 
 // begin is when the change began: when its cause was seen, or after a lease had to end, when replication last worked.

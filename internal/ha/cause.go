@@ -6,6 +6,7 @@ const (
 	CauseFailover   = "failover_requested"
 	CauseStopped    = "agent_stopped"     // the leader's agent was told to end
 	CauseCrash      = "server_crashed"    // the leader's server ended by itself
+	CauseDeadline   = "deadline_passed"   // the leader could not prove its leadership in time, and its server was ended
 	CauseHung       = "server_hung"       // the leader's server answered no new connection, and was ended
 	CauseDiskFull   = "disk_full"         // the leader's disk was full, and a standby had room
 	CauseStart      = "start_failed"      // the leader's server could not be started again

@@ -138,11 +138,13 @@ func (m *Memory) noteEnded(v View) {
 	}
 }
 
-// fault is why a leader's server that is down went down: it ended by itself, or was ended for a fault.
+// fault is why a leader's server that is down went down: it ended by itself, or was ended at its deadline or for a fault.
 func fault(v View, m *Memory) (code string, c *Crash) {
 	switch {
 	case m.Ended.At != 0:
 		return m.Ended.Code, &Crash{Text: m.Ended.Text, At: m.Ended.At, Wall: v.Wall}
+	case v.Server.Crash != nil && v.Server.Crash.Overdue: // guard: crash-overdue
+		return CauseDeadline, v.Server.Crash
 	case v.Server.Crash != nil:
 		return CauseCrash, v.Server.Crash
 	}

@@ -105,7 +105,7 @@ func crashHandover(v View, m *Memory) (Decision, bool) {
 	if c == nil || !v.Store.Sync.Active() || len(v.Store.Sync.Standbys) == 0 { // guard: handover@1,2,3
 		return Decision{}, false
 	}
-	if movedLately(v, m) { // guard: handover-again
+	if FaultCause(code) && movedLately(v, m) { // guard: handover-again@1,2
 		return Decision{}, false
 	}
 	// An answer counts only if it was asked for after the last process of the server was gone: what a standby flushed
@@ -117,9 +117,12 @@ func crashHandover(v View, m *Memory) (Decision, bool) {
 	if !ok {
 		return askAgain(v, code, c)
 	}
-	what := fmt.Sprintf("PostgreSQL on %s ended by itself: %s", v.Me.Name, c.Text)
-	if code != CauseCrash {
-		what = c.Text
+	what := c.Text
+	switch code {
+	case CauseCrash:
+		what = fmt.Sprintf("PostgreSQL on %s ended by itself: %s", v.Me.Name, c.Text)
+	case CauseDeadline:
+		what = fmt.Sprintf("PostgreSQL on %s was ended, for it could not prove its leadership before its deadline", v.Me.Name)
 	}
 	cause := &cluster.Cause{
 		Code: code, Certainty: cluster.Observed, At: c.Wall, Text: what,

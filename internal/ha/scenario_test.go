@@ -120,6 +120,7 @@ func setters() map[string]setter {
 		"busy":     func(v *View, s string) { v.Server.Busy = s == "yes" },
 		"replayed": func(v *View, s string) { v.Server.Replayed = cluster.LSN(number(s)) },
 		"crash":    func(v *View, s string) { v.Server.Crash = &Crash{Text: s, At: v.Now} },
+		"overdue":  func(v *View, s string) { v.Server.Crash = &Crash{Text: s, At: v.Now, Overdue: true} },
 		"task":     setTask,
 		"restart":  setRestart,
 		"reinit":   setReinit,

@@ -253,6 +253,8 @@ type Crash struct {
 	Text string          `json:"text"`
 	At   cluster.Instant `json:"at"`
 	Wall time.Time       `json:"wall"`
+	// Overdue: the deadline of the leadership had passed. So it was the guard that ended it, as it is to.
+	Overdue bool `json:"overdue,omitempty"`
 }
 
 // Standby is one walsender that bears a member's name.

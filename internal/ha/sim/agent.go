@@ -315,7 +315,7 @@ func (a *agent) takeExit(s *server, at cluster.Instant) {
 	a.postmaster = nil
 	a.seen.probe, a.seen.process = nil, ha.ProcessUnknown
 	if !a.ordered {
-		a.crash = &ha.Crash{Text: "signal 9", At: at, Wall: a.w.wall()}
+		a.crash = &ha.Crash{Text: "signal 9", At: at, Wall: a.w.wall(), Overdue: a.holder != nil && at >= a.deadline}
 	}
 	a.look()
 	a.turn()

@@ -23,13 +23,16 @@ type cancelled struct {
 	committed bool // a commit was among what is withheld
 	due       bool // all that is owed has come, and is withheld
 	verifying bool
-	again     bool // the verification is repeated
+	late      int // so many verifications were hit by the request
 	stash     []byte
 	calm      sync.Cond // verifying or pending have ended
 }
 
 // unclear tells whether what is sent next has to wait: for the request that is on its way, or for the verification.
 func (k *cancelled) unclear() bool { return k.verifying || k.due || k.forwarded && k.pending > 0 }
+
+// signals is how often one request may hit: the postmaster signals the process, and then its group (signal_child in postmaster.c).
+const signals = 2
 
 // maxStash bounds what is withheld.
 const maxStash = 256 << 10
@@ -254,9 +257,9 @@ func (s *server) verified(err error) {
 	var said *pgwire.Error
 	s.mu.Lock()
 	k, c := &s.cancelled, s.client
-	if errors.As(err, &said) && said.Code == "57014" && !k.again && !s.dead {
+	if errors.As(err, &said) && said.Code == "57014" && k.late < signals && !s.dead {
 		// The request was late, and hit the verification, before that had anything to wait for.
-		k.again = true
+		k.late++
 		s.task = &task{then: s.verified}
 		s.mu.Unlock()
 		s.put(sure)
@@ -278,7 +281,7 @@ func (s *server) verified(err error) {
 	}
 	stash := k.stash
 	s.inject = stash
-	k.stash, k.due, k.committed, k.forwarded, k.again, k.verifying, s.spent = nil, false, false, false, false, false, true
+	k.stash, k.due, k.committed, k.forwarded, k.late, k.verifying, s.spent = nil, false, false, false, 0, false, true
 	if s.pass(nil) != nil {
 		s.dead = true
 		c.doomed.Store(true)

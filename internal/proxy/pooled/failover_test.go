@@ -9,11 +9,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/havenha/haven/internal/pgwire/frame"
 	"github.com/havenha/haven/internal/postgres/pgtest"
@@ -470,6 +472,7 @@ func lie(conn net.Conn, answer string, served func()) {
 	}
 	hello := frame.Append(nil, 'R', "\x00\x00\x00\x00")
 	hello = frame.Append(hello, 'S', "in_hot_standby\x00off\x00")
+	hello = frame.Append(hello, 'S', "application_name\x00\x00")
 	hello = frame.Append(hello, 'K', "\x00\x00\x00\x01\x00\x00\x00\x02")
 	conn.Write(frame.Append(hello, 'Z', "I"))
 	if n, _ := conn.Read(buf); n == 0 {
@@ -478,6 +481,49 @@ func lie(conn net.Conn, answer string, served func()) {
 	served()
 	io.WriteString(conn, answer)
 	io.Copy(io.Discard, conn)
+}
+
+// TestLastWordsBehindAnAnswerToUs: a server that ends in the very moment in which it has answered a statement of the pooler's own
+// has FATAL right behind that answer. Whoever waits for it goes on with another connection.
+func TestLastWordsBehindAnAnswerToUs(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pgtest.Must(t, err)
+	answer := frame.Append(frame.Append(frame.Append(nil, 'S', "application_name\x00x\x00"), 'C', "SET\x00"), 'Z', "I")
+	fatal := string(frame.Append(answer, 'E', "SFATAL\x00VFATAL\x00C57P01\x00Mterminating connection due to administrator command\x00\x00"))
+	var connections atomic.Int32
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				says := string(answer)
+				if connections.Add(1) == 1 {
+					says = fatal
+				}
+				lie(conn, says, func() {})
+			})
+		}
+	})
+	defer serving.Wait()
+	defer l.Close()
+	p := newPlace()
+	p.admit(l.Addr().String())
+	h := open(t, Transaction, p, size1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := pgconn.Connect(ctx, h.url("application_name=x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := connections.Load(); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	p.depose("the end")
+	pgtest.Must(t, c.Close(ctx))
 }
 
 // TestTheDeadlineOfACutEndsWithTheLending cuts a server just as the last answer is passed on: its client stays.

@@ -2,6 +2,8 @@ package pooled
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -206,7 +208,23 @@ func streams(kind byte, size int) bool {
 	return false
 }
 
+// goodbye is FATAL or PANIC while nothing is owed, such as a server says to idle sessions before it stops.
+type goodbye struct{ body []byte }
+
+func (e *goodbye) Error() string {
+	said, err := pgwire.ParseError(e.body)
+	if err != nil {
+		return "it ended, and its last words make no sense"
+	}
+	return said.Message
+}
+
 func (s *server) doubt(err error) {
+	var e *goodbye
+	if errors.As(err, &e) {
+		s.door.opt.Log.Info("a server connection was ended by the server", "server", s.seat.Server(), "reason", e)
+		return
+	}
 	s.door.opt.Log.Warn("a server connection is given up: its messages make no sense", "server", s.seat.Server(), "error", err)
 }
 
@@ -223,7 +241,7 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	c := s.client
 	if kind == 'E' && isFatal(body) {
 		if c == nil || s.door.opt.Mode != Session && s.x.Edge() && !s.torn && len(s.cancelled.stash) == 0 {
-			return false, errUnasked // the client has all that it has asked for, though the connection is not returned yet
+			return false, &goodbye{body} // the client has all that it has asked for, though the connection is not returned yet
 		}
 		if len(s.cancelled.stash) > 0 {
 			// What is withheld was done before: the words of the server would deny it.
@@ -417,8 +435,8 @@ func passing(tag []byte) bool {
 func (s *server) finish() {
 	s.mu.Lock()
 	s.dead = true
-	c, t := s.client, s.task
-	s.client, s.task = nil, nil
+	c, t := s.client, cmp.Or(s.task, s.ended) // what has just been answered, too, if other messages came right behind that
+	s.client, s.task, s.ended = nil, nil, nil
 	fate := s.fate()
 	// The client's goroutine, which is about to learn that nothing could be sent, decides by itself.
 	undecided := c != nil && s.fresh && s.writing && !s.undelivered && !s.torn && len(s.cancelled.stash) == 0
