@@ -62,7 +62,7 @@ config                                          < obs
 
 # drills: hosts, what runs on them, load with known content
 NONE                                            < drill/hosts
-drill/hosts                                     < drill/stack
+drill/hosts, postgres/shmem                     < drill/stack
 check, cluster, journal                         < drill
 
 # services

@@ -22,7 +22,6 @@ import (
 
 	"github.com/havenha/haven/internal/drill/hosts"
 	"github.com/havenha/haven/internal/drill/stack"
-	"github.com/havenha/haven/internal/postgres/shmem"
 )
 
 // options are the command line.
@@ -85,7 +84,7 @@ func run(ctx context.Context, o options) error {
 	if err := b.measure(ctx); err != nil {
 		return fmt.Errorf("%w (data and logs are kept in %s)", err, b.dir)
 	}
-	return errors.Join(shmem.ReleaseBelow(b.dir), os.RemoveAll(b.dir))
+	return os.RemoveAll(b.dir)
 }
 
 // measure does what the options ask for.

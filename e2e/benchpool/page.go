@@ -14,7 +14,7 @@ What ` + "`make bench-pool`" + ` measured; it writes this page and ` + "`pool.js
 and over loopback: they share the cores, so that a program in the middle that needs more of them leaves less to the
 others. **tps** are transactions a second, **p50** and **p99** latencies as pgbench saw them, **CPU** is what the process
 in the middle used for each transaction, **memory** its resident memory at the end of a run. Medians; “–” is what a
-program cannot do, or where nothing is in between. **of PgBouncer** divides by PgBouncer's figure, of tps more is better, of CPU
+program cannot do, or where nothing is in between; “not yet” is measured when the bench goes on (ADD=1). **of PgBouncer** divides by PgBouncer's figure, of tps more is better, of CPU
 less: it is the median over the rounds, in each of which the programs were measured one after another, because the machine's own
 speed changes by a third from hour to hour.
 
@@ -80,13 +80,21 @@ func renderTable(b *strings.Builder, r results, workload, protocol string) {
 			c := find(r, v, workload, protocol, n)
 			m, ok := c.median()
 			if !ok {
-				fmt.Fprintf(b, "| %d | %s | – | – | – | – | – | – | – |\n", n, v)
+				fmt.Fprintf(b, "| %d | %s | %s | – | – | – | – | – | – |\n", n, v, missing(c))
 				continue
 			}
 			fmt.Fprintf(b, "| %d | %s | %.0f | %s | %.2f | %.2f | %s | %s | %s |\n", n, v, m.TPS, c.ratio(peer, func(s sample) float64 { return s.TPS }), m.P50, m.P99,
 				figure(m.CPU, "%.1f"), c.ratio(peer, func(s sample) float64 { return s.CPU }), figure(m.RSS, "%.0f"))
 		}
 	}
+}
+
+// missing says why a cell has no figures.
+func missing(c cell) string {
+	if c.Variant == "" { // it was not asked for, or cannot be had
+		return "–"
+	}
+	return "not yet"
 }
 
 func clientsOf(r results) []int {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/drill/hosts"
+	"github.com/havenha/haven/internal/postgres/shmem"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -220,7 +221,7 @@ func (s *Stack) serverPIDs(member string) ([]int, error) {
 
 // Close ends everything that runs.
 func (s *Stack) Close() error {
-	err := s.Net.Close()
+	err := errors.Join(s.Net.Close(), shmem.ReleaseBelow(s.Dir))
 	for _, undo := range s.disks {
 		err = errors.Join(err, undo(context.Background()))
 	}
