@@ -14,9 +14,9 @@ What ` + "`make bench-pool`" + ` measured; it writes this page and ` + "`pool.js
 and over loopback: they share the cores, so that a program in the middle that needs more of them leaves less to the
 others. **tps** are transactions a second, **p50** and **p99** latencies as pgbench saw them, **CPU** is what the process
 in the middle used for each transaction, **memory** its resident memory at the end of a run. Medians; “–” is what a
-program cannot do, or where nothing is in between; “not yet” is measured when the bench goes on (ADD=1). **of PgBouncer** divides by PgBouncer's figure, of tps more is better, of CPU
-less: it is the median over the rounds, in each of which the programs were measured one after another, because the machine's own
-speed changes by a third from hour to hour.
+program cannot do, or where nothing is in between; “not yet” is measured when the bench goes on (ADD=1). **of PgBouncer**
+divides by PgBouncer's figure, of tps more is better, of CPU less: it is the median over the rounds, in each of which the
+programs were measured one after another, because the machine's own speed changes by a third from hour to hour.
 
 `
 
@@ -83,8 +83,8 @@ func renderTable(b *strings.Builder, r results, workload, protocol string) {
 				fmt.Fprintf(b, "| %d | %s | %s | – | – | – | – | – | – |\n", n, v, missing(c))
 				continue
 			}
-			fmt.Fprintf(b, "| %d | %s | %.0f | %s | %.2f | %.2f | %s | %s | %s |\n", n, v, m.TPS, c.ratio(peer, func(s sample) float64 { return s.TPS }), m.P50, m.P99,
-				figure(m.CPU, "%.1f"), c.ratio(peer, func(s sample) float64 { return s.CPU }), figure(m.RSS, "%.0f"))
+			fmt.Fprintf(b, "| %d | %s | %.0f | %s | %.2f | %.2f | %s | %s | %s |\n", n, v, m.TPS, c.ratio(peer, sample.tps), m.P50, m.P99,
+				figure(m.CPU, "%.1f"), c.ratio(peer, sample.cpu), figure(m.RSS, "%.0f"))
 		}
 	}
 }
@@ -114,6 +114,9 @@ func find(r results, variant, workload, protocol string, clients int) cell {
 	return cell{}
 }
 
+func (s sample) tps() float64 { return s.TPS }
+func (s sample) cpu() float64 { return s.CPU }
+
 // median takes each figure for itself.
 func (c cell) median() (sample, bool) {
 	if len(c.Runs) == 0 {
@@ -126,8 +129,8 @@ func (c cell) median() (sample, bool) {
 		}
 		return middle(all)
 	}
-	return sample{TPS: of(func(s sample) float64 { return s.TPS }), P50: of(func(s sample) float64 { return s.P50 }),
-		P99: of(func(s sample) float64 { return s.P99 }), CPU: of(func(s sample) float64 { return s.CPU }), RSS: of(func(s sample) float64 { return s.RSS })}, true
+	return sample{TPS: of(sample.tps), P50: of(func(s sample) float64 { return s.P50 }),
+		P99: of(func(s sample) float64 { return s.P99 }), CPU: of(sample.cpu), RSS: of(func(s sample) float64 { return s.RSS })}, true
 }
 
 func figure(f float64, format string) string {

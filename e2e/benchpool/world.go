@@ -62,7 +62,7 @@ func newWorld(ctx context.Context, o options, clients int) (*world, error) {
 		if w.dir, err = os.MkdirTemp("", "haven-benchpool-"); err != nil {
 			return nil, err
 		}
-		w.running = append(w.running, func() error { return errors.Join(shmem.ReleaseBelow(w.dir), os.RemoveAll(w.dir)) })
+		w.running = append(w.running, func() error { return shmem.RemoveAll(w.dir) })
 	}
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return nil, err

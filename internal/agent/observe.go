@@ -263,13 +263,12 @@ func (a *Agent) noteEnd(e serverExit) {
 	}
 	overdue := a.st.holder != nil && !e.at.Before(a.st.deadline)
 	a.st.crash = &ha.Crash{Text: e.process.ExitStatus(), At: e.at, Wall: e.wall, Overdue: overdue}
+	told, noted := "the server ended by itself", "the postmaster ended: "
 	if overdue {
-		a.log.Warn("the server was ended at the deadline of its leadership", "pid", e.process.PID(), "status", e.process.ExitStatus())
-		a.st.story.note(e.wall, a.opt.Node.Name, "the postmaster was ended at the deadline of its leadership: "+e.process.ExitStatus())
-		return
+		told, noted = "the server was ended at the deadline of its leadership", "the postmaster was ended at the deadline of its leadership: "
 	}
-	a.log.Warn("the server ended by itself", "pid", e.process.PID(), "status", e.process.ExitStatus())
-	a.st.story.note(e.wall, a.opt.Node.Name, "the postmaster ended: "+e.process.ExitStatus())
+	a.log.Warn(told, "pid", e.process.PID(), "status", e.process.ExitStatus())
+	a.st.story.note(e.wall, a.opt.Node.Name, noted+e.process.ExitStatus())
 }
 
 func (a *Agent) takeUpdate(u dcs.Update) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/postgres/shmem"
 	"golang.org/x/sys/unix"
 )
 
@@ -162,7 +163,7 @@ func (k *keeping) stop(now <-chan struct{}) error {
 	}
 	endDescendants()
 	if k.plan.Remove {
-		if err := k.plan.remove(); err != nil {
+		if err := shmem.RemoveAll(k.plan.Dir); err != nil {
 			return fmt.Errorf("remove the demo's directory: %w", err)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/havenha/haven/internal/postgres/shmem"
 )
 
 // KeeperCommand is the hidden command of the process that is the parent of all nodes.
@@ -239,7 +241,7 @@ func (k *keeper) clean() error {
 	if !k.plan.Remove {
 		return nil
 	}
-	if err := k.plan.remove(); err != nil {
+	if err := shmem.RemoveAll(k.plan.Dir); err != nil {
 		return fmt.Errorf("remove the demo's directory: %w", err)
 	}
 	return nil

@@ -9,7 +9,6 @@ package demo
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,7 +17,6 @@ import (
 	"strings"
 
 	"github.com/havenha/haven/internal/freeport"
-	"github.com/havenha/haven/internal/postgres/shmem"
 )
 
 // Plan says what is run where.
@@ -189,8 +187,3 @@ nodes:
         - {listen: %q, target: replica}
       stats: {listen: %q}
 `
-
-// remove deletes the demo's directory, and the shared memory of servers that were killed in it.
-func (p *Plan) remove() error {
-	return errors.Join(shmem.ReleaseBelow(p.Dir), os.RemoveAll(p.Dir))
-}

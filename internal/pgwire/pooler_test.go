@@ -47,14 +47,9 @@ func startServer(t testing.TB, bin string) *server {
 		"local all all trust", "host all u_trust 127.0.0.1/32 trust", "host all u_md5 127.0.0.1/32 md5",
 		"host all u_pass 127.0.0.1/32 password", "hostssl all u_cert 127.0.0.1/32 cert", "hostnossl all u_tls 127.0.0.1/32 reject",
 	}, settings.HBA...)
-	i := pgtest.New(t, o)
-	pgtest.Init(t, i, o)
-	_, err := i.Configure(settings, nil, false)
-	pgtest.Must(t, err)
-	_, err = i.Start(pgtest.Context(t), settings)
-	pgtest.Must(t, err)
-	pgtest.Must(t, i.PostBootstrap(pgtest.Context(t), postgres.Bootstrap{}))
+	pgtest.PrimaryWith(t, o, settings)
 	s := &server{t: t, o: o, ca: ca, address: fmt.Sprintf("127.0.0.1:%d", o.Port)}
+	var err error
 	s.admin, err = pgconn.Connect(pgtest.Context(t), pgtest.ConnString(o, "postgres"))
 	pgtest.Must(t, err)
 	t.Cleanup(func() { s.admin.Close(context.Background()) })

@@ -311,15 +311,9 @@ func TestRewindRefusesWhatItCannotDo(t *testing.T) {
 func TestStandbyIsStartedWithThePrimarysLimits(t *testing.T) {
 	ao, bo := pgtest.Options(t, "a"), pgtest.Options(t, "b")
 	ctx := pgtest.Context(t)
-	a := pgtest.New(t, ao)
-	pgtest.Init(t, a, ao)
 	high := pgtest.Settings()
 	high.Controlled["max_connections"] = "43"
-	_, err := a.Configure(high, nil, false)
-	pgtest.Must(t, err)
-	_, err = a.Start(ctx, high)
-	pgtest.Must(t, err)
-	pgtest.Must(t, a.PostBootstrap(ctx, postgres.Bootstrap{}))
+	a := pgtest.PrimaryWith(t, ao, high)
 	bo.UseUnixSocket = true
 	b := standby(t, bo, pgtest.Upstream(ao, ""))
 	awaitStreaming(t, a, b, "b") // b is probed through its socket

@@ -58,15 +58,7 @@ func logicalSettings() postgres.Settings {
 
 func logicalPrimary(t *testing.T, o postgres.Options) *postgres.Instance {
 	t.Helper()
-	ctx := pgtest.Context(t)
-	a := pgtest.New(t, o)
-	pgtest.Init(t, a, o)
-	_, err := a.Configure(logicalSettings(), nil, false)
-	pgtest.Must(t, err)
-	_, err = a.Start(ctx, logicalSettings())
-	pgtest.Must(t, err)
-	pgtest.Must(t, a.PostBootstrap(ctx, postgres.Bootstrap{}))
-	return a
+	return pgtest.PrimaryWith(t, o, logicalSettings())
 }
 
 // decoded reads on from a slot, and confirms what it has read.

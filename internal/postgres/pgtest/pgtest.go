@@ -168,12 +168,18 @@ func BackInRecovery(t testing.TB, i *postgres.Instance) {
 // Primary makes a new database and starts it, with its roles.
 func Primary(t testing.TB, o postgres.Options) *postgres.Instance {
 	t.Helper()
+	return PrimaryWith(t, o, Settings())
+}
+
+// PrimaryWith is Primary with settings of the test's own.
+func PrimaryWith(t testing.TB, o postgres.Options, s postgres.Settings) *postgres.Instance {
+	t.Helper()
 	i := New(t, o)
 	ctx := Context(t)
 	Init(t, i, o)
-	_, err := i.Configure(Settings(), nil, false)
+	_, err := i.Configure(s, nil, false)
 	Must(t, err)
-	_, err = i.Start(ctx, Settings())
+	_, err = i.Start(ctx, s)
 	Must(t, err)
 	Must(t, i.PostBootstrap(ctx, postgres.Bootstrap{}))
 	return i

@@ -74,6 +74,11 @@ func Release(dir string) error {
 	return dynamic
 }
 
+// RemoveAll deletes a directory, and what servers that were killed in it have left.
+func RemoveAll(dir string) error {
+	return errors.Join(ReleaseBelow(dir), os.RemoveAll(dir))
+}
+
 // ReleaseBelow does so for every data directory below root, which is about to be deleted.
 func ReleaseBelow(root string) error {
 	var errs error

@@ -22,14 +22,9 @@ func TestReleaseAfterAKill(t *testing.T) {
 		t.Run(filepath.Base(filepath.Dir(dir)), func(t *testing.T) {
 			o := pgtest.Options(t, "a")
 			o.BinDir = dir
-			i := pgtest.New(t, o)
-			pgtest.Init(t, i, o)
 			settings := pgtest.Settings()
 			settings.Parameters["dynamic_shared_memory_type"] = "posix"
-			_, err := i.Configure(settings, nil, false)
-			pgtest.Must(t, err)
-			_, err = i.Start(pgtest.Context(t), settings)
-			pgtest.Must(t, err)
+			i := pgtest.PrimaryWith(t, o, settings)
 			f, err := pidfile.Read(o.DataDir)
 			pgtest.Must(t, err)
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -470,11 +471,7 @@ func lie(conn net.Conn, answer string, served func()) {
 	if n, err := conn.Read(buf); n < 8 || err != nil {
 		return
 	}
-	hello := frame.Append(nil, 'R', "\x00\x00\x00\x00")
-	hello = frame.Append(hello, 'S', "in_hot_standby\x00off\x00")
-	hello = frame.Append(hello, 'S', "application_name\x00\x00")
-	hello = frame.Append(hello, 'K', "\x00\x00\x00\x01\x00\x00\x00\x02")
-	conn.Write(frame.Append(hello, 'Z', "I"))
+	conn.Write(welcome())
 	if n, _ := conn.Read(buf); n == 0 {
 		return
 	}
@@ -486,32 +483,17 @@ func lie(conn net.Conn, answer string, served func()) {
 // TestLastWordsBehindAnAnswerToUs: a server that ends in the very moment in which it has answered a statement of the pooler's own
 // has FATAL right behind that answer. Whoever waits for it goes on with another connection.
 func TestLastWordsBehindAnAnswerToUs(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	pgtest.Must(t, err)
 	answer := frame.Append(frame.Append(frame.Append(nil, 'S', "application_name\x00x\x00"), 'C', "SET\x00"), 'Z', "I")
-	fatal := string(frame.Append(answer, 'E', "SFATAL\x00VFATAL\x00C57P01\x00Mterminating connection due to administrator command\x00\x00"))
+	fatal := frame.Append(slices.Clip(answer), 'E', "SFATAL\x00VFATAL\x00C57P01\x00Mterminating connection due to administrator command\x00\x00")
 	var connections atomic.Int32
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				says := string(answer)
-				if connections.Add(1) == 1 {
-					says = fatal
-				}
-				lie(conn, says, func() {})
-			})
+	p := fake(t, func(conn net.Conn, _ string) bool {
+		if connections.Add(1) == 1 {
+			conn.Write(fatal)
+			return false
 		}
-	})
-	defer serving.Wait()
-	defer l.Close()
-	p := newPlace()
-	p.admit(l.Addr().String())
+		conn.Write(answer)
+		return true
+	}, func() {})
 	h := open(t, Transaction, p, size1)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

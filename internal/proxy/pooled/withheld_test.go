@@ -16,6 +16,15 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
+// welcome is what a server that lets everybody in says to the startup packet.
+func welcome() []byte {
+	hello := frame.Append(nil, 'R', "\x00\x00\x00\x00")
+	hello = frame.Append(hello, 'S', "in_hot_standby\x00off\x00")
+	hello = frame.Append(hello, 'S', "application_name\x00\x00")
+	hello = frame.Append(hello, 'K', "\x00\x00\x00\x01\x00\x00\x00\x02")
+	return frame.Append(hello, 'Z', "I")
+}
+
 // fake is a server that the test plays.
 func fake(t *testing.T, answer func(conn net.Conn, sql string) bool, cancelled func()) *place {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,10 +47,7 @@ func fake(t *testing.T, answer func(conn net.Conn, sql string) bool, cancelled f
 					cancelled()
 					return
 				}
-				hello := frame.Append(nil, 'R', "\x00\x00\x00\x00")
-				hello = frame.Append(hello, 'S', "in_hot_standby\x00off\x00")
-				hello = frame.Append(hello, 'K', "\x00\x00\x00\x01\x00\x00\x00\x02")
-				conn.Write(frame.Append(hello, 'Z', "I"))
+				conn.Write(welcome())
 				r := &raw{t, conn}
 				for {
 					kind, body, err := r.next()
