@@ -19,7 +19,8 @@ type Entry[T any] struct {
 type Exchange[T any] struct {
 	// Status is that of the last ReadyForQuery: I, T or E.
 	Status byte
-	// Drop, if not nil, is told of entries that will get no reply, because of an error before them.
+	// Drop, if not nil, is told of entries that will get no reply, because of an error before them, the last one first: so what they
+	// were to do can be undone step by step.
 	Drop func(Entry[T])
 
 	ring     []Entry[T]
@@ -241,13 +242,28 @@ func (x *Exchange[T]) failed(asked byte) (failed Entry[T]) {
 		return Entry[T]{}
 	}
 	failed = *x.at(0)
-	for x.n > 0 && x.at(0).Kind != 'S' {
-		if e := x.pop(); x.Drop != nil {
+	skipped := 1
+	for skipped < x.n && x.at(skipped).Kind != 'S' {
+		skipped++
+	}
+	x.drop(skipped)
+	x.skipping = x.n == 0
+	return failed
+}
+
+// Abandon drops all that is owed: the server has ended, and read nothing of it.
+func (x *Exchange[T]) Abandon() { x.drop(x.n) }
+
+// drop takes back the first n entries, the last of them first.
+func (x *Exchange[T]) drop(n int) {
+	for i := n - 1; i >= 0; i-- {
+		if e := *x.at(i); x.Drop != nil && e.Kind != 'c' { // which has no reply anyway
 			x.Drop(e)
 		}
 	}
-	x.skipping = x.n == 0
-	return failed
+	for range n {
+		x.shift()
+	}
 }
 
 // copyIn begins COPY data from the client. What it has sent already ends it if there is an end; the Syncs before that

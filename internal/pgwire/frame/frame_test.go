@@ -3,6 +3,7 @@ package frame
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -132,8 +133,12 @@ func TestDroppedEntriesAreTold(t *testing.T) {
 	}
 	x.Sync()
 	x.Extended(Entry[int]{Kind: 'P', Note: 9})
-	if _, err := x.Receive('E', 0); err != nil || len(dropped) != 3 || dropped[0] != 1 || dropped[2] != 3 {
+	if _, err := x.Receive('E', 0); err != nil || !slices.Equal(dropped, []int{3, 2, 1}) {
 		t.Errorf("dropped %v, %v", dropped, err)
+	}
+	x.Abandon()
+	if !slices.Equal(dropped, []int{3, 2, 1, 9, 0}) || x.Owes() {
+		t.Errorf("dropped %v when the rest was abandoned", dropped)
 	}
 }
 

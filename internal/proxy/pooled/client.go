@@ -195,6 +195,7 @@ func (c *client) say(err error) {
 // handle uses what was read. It returns the length that the next message has to be there with.
 func (c *client) handle() (want int, err error) {
 	for {
+		c.in.restore()
 		b := c.in.unread()
 		if len(b) == 0 {
 			return 0, nil
@@ -317,7 +318,7 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		s.fresh = true // as if it were lent anew
 	}
 	p := parcel{b: b}
-	c.prepared.added = c.prepared.added[:0]
+	c.prepared.begin()
 	used, more := 0, 0
 	for used < len(b) && more == 0 {
 		kind, size := frame.Next(b[used:])
@@ -353,13 +354,11 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 	}
 	out := p.close(used)
 	s.writing = true
+	s.keep(b[:used], more > 0)
 	s.mu.Unlock()
 	err = c.write(s, out, more > 0)
 	p.release(&c.door.buffers)
 	if errors.Is(err, errUnsent) {
-		for _, name := range c.prepared.added {
-			c.prepared.drop(name)
-		}
 		c.server = nil
 		return 0, nil
 	}
@@ -385,7 +384,7 @@ func (c *client) await(s *server, holds func() bool) error {
 	return nil
 }
 
-// errUnsent: not a byte has left this process, and the server connection is gone.
+// errUnsent: not a byte has left this process, or the server has said that it read none, and the server connection is gone.
 var errUnsent = errors.New("nothing was sent")
 
 // write writes to the server what was entered before. more: the message is not whole with it.
@@ -400,9 +399,9 @@ func (c *client) write(s *server, out []byte, more bool) error {
 	s.mu.Lock()
 	fresh, ours := s.fresh, s.client == c
 	if s.dead && fresh && !c.doomed.Load() {
-		fate, said := s.fate(), s.fatal
+		fate, said, unsent := s.outcome, s.fatal, s.unheard || n == 0 && err != nil && s.in.raw != nil
 		s.mu.Unlock()
-		return c.without(s, n == 0 && err != nil && s.in.raw != nil, said, fate)
+		return c.without(s, unsent, said, fate)
 	}
 	if !more {
 		s.writing = false

@@ -7,7 +7,7 @@
 //     understood ends it.
 //   - A client that does not read, sends rubbish or half a message costs itself only.
 //   - A success is passed on only if the server said so, a statement is sent again only if not a byte of it left this
-//     process, and an outcome that cannot be known is SQLSTATE 08007.
+//     process, or the server's last words prove that none was read, and an outcome that cannot be known is SQLSTATE 08007.
 //   - No connection is lent whose server's admission has ended. Who has one then, in a session or an open transaction, keeps it
 //     until the cluster cuts it, which it does at once.
 //

@@ -27,17 +27,43 @@ const replies = -1
 // prepared is what one client has prepared.
 type prepared struct {
 	named map[string]*statement
-	bytes int      // what they take
-	added []string // names in the messages that are being sent
+	bytes int // what they take
 	// bound is the statement of the unnamed portal, as Binds up to that batch say.
 	bound   *statement
 	boundIn uint64
 
-	// The unnamed statement: its number, which no other client's has, 0 for none, and the body of its Parse message.
+	unnamed
+	before   unnamed // what was sent last
+	replaced bool    // body is no longer that of before
+	spare    []byte  // for a body
+}
+
+// unnamed is the unnamed statement: its number, which no other client's has, 0 for none, and the body of its Parse message.
+type unnamed struct {
 	number  uint64
 	body    []byte
 	lost    bool // the body was too long to be kept
 	current *statement
+}
+
+// begin comes before the messages that are sent at once are entered.
+func (pr *prepared) begin() {
+	if pr.replaced {
+		pr.spare, pr.replaced = pr.before.body, false
+	}
+	pr.before = pr.unnamed
+}
+
+// undo makes the unnamed statement what it was at begin.
+func (pr *prepared) undo() { pr.unnamed, pr.replaced = pr.before, false }
+
+// replace keeps the body of another unnamed statement, and that of before as well.
+func (pr *prepared) replace(body []byte) {
+	if !pr.replaced {
+		pr.body, pr.replaced = pr.spare, true
+		pr.spare = nil
+	}
+	pr.body = append(pr.body[:0], body...)
 }
 
 // forget drops all that the client has prepared.
@@ -262,7 +288,7 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		pr.number = c.door.unnamed.Add(1)
 		pr.lost = !whole
 		if whole {
-			pr.body = append(pr.body[:0], body...)
+			pr.replace(body)
 		}
 		s.statements.leave(pr.number)
 		pr.current = &statement{unnamed: true}
@@ -280,7 +306,6 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		sum := sha256.Sum256(body)
 		st := &statement{name: c.door.prefix + hex.EncodeToString(sum[:12]), client: string(name), body: string(body), batch: s.statements.batch}
 		pr.add(st)
-		pr.added = append(pr.added, st.client)
 		p.open(&c.door.buffers)
 		p.upTo(i, size)
 		if s.statements.there(st) {

@@ -50,6 +50,8 @@ func TestRepliesAreThoseOfAServer(t *testing.T) {
 		{"in a failed transaction", query("BEGIN") + "|" + query("SELECT 1/0") + "|" + parse("s", "SELECT 1") + bind("s") + execute + sync_ + "|" + query("ROLLBACK")},
 		{"error in a batch before a use", parse("s", "SELECT 1") + sync_ + "|" + parse("", "SELECT 1/0") + bind("") + execute + bind("s") + execute + sync_ + bind("s") + execute + sync_},
 		{"close that is skipped", parse("s", "SELECT 1") + sync_ + "|" + parse("x", "SELEC") + closing("s") + sync_ + "|" + bind("s") + execute + sync_},
+		{"made anew, but skipped", parse("s", "SELECT 1") + sync_ + "|" + parse("x", "SELEC") + closing("s") + parse("s", "SELECT 2") + sync_ + "|" + bind("s") + execute + sync_},
+		{"made and closed, but skipped", parse("x", "SELEC") + parse("s", "SELECT 1") + closing("s") + sync_ + "|" + bind("s") + execute + sync_},
 		{"function call keeps the unnamed", parse("", "SELECT 1") + sync_ + string(frame.Append(nil, 'F', "\x00\x00\x00\x59\x00\x00\x00\x00\x00\x00")) + bind("") + execute + sync_},
 		{"many names", parse("a", "SELECT 1") + parse("b", "SELECT 2") + parse("c", "SELECT 3") + parse("d", "SELECT 4") + sync_ + "|" + bind("a") + execute + bind("b") + execute + bind("c") + execute + bind("d") + execute + sync_},
 		{"sql prepared", query("BEGIN") + "|" + query("PREPARE s AS SELECT 7") + "|" + bind("s") + execute + sync_ + "|" + query("COMMIT")},

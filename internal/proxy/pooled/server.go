@@ -62,11 +62,16 @@ type server struct {
 	failed            bool   // an error came since the last ReadyForQuery
 	inject            []byte // for the client, after what was passed on
 	ended             *task
-	turns             uint64
-	seen              uint64    // turns, when limits of time were looked at last
-	since             time.Time // of that
-	used              time.Time // when it was given back last
-	cancelled         cancelled
+	// kept is what was sent first since the connection was lent, or was at an edge last, if nothing came since. unheard: the
+	// server has read nothing of it, and the goroutine that sends it is to be told.
+	kept      []byte
+	unheard   bool
+	outcome   frame.Fate // when the connection ended
+	turns     uint64
+	seen      uint64    // turns, when limits of time were looked at last
+	since     time.Time // of that
+	used      time.Time // when it was given back last
+	cancelled cancelled
 }
 
 func newServer(d *Door, l *lane, seat Seat, login *pgwire.Server) *server {
@@ -248,9 +253,13 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 			s.refuse(lost(frame.Unknown))
 			return false, nil
 		}
+		if s.handBack(c, body) {
+			return false, &goodbye{body}
+		}
 		s.fatal, s.spent = true, true
 		return true, nil
 	}
+	s.kept = s.kept[:0]
 	if c == nil {
 		return false, s.alone(kind)
 	}
@@ -292,6 +301,43 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		return s.withhold(kind, e, m, whole)
 	}
 	return pass, nil
+}
+
+// keep notes what is being sent, if it is the first since the connection was lent. more: the last message is not whole. The server is
+// locked.
+func (s *server) keep(b []byte, more bool) {
+	s.kept = s.kept[:0]
+	if s.fresh && !more && len(b) <= smallBuffer && s.door.opt.Mode != Session {
+		s.kept = append(s.kept, b...)
+	}
+}
+
+// handBack gives the client back what it has sent, if the last words of the server prove that nothing of it was read: a server process
+// that finds its postmaster gone says where it stood (field R of the error), and in secure_read it waits for its client. Had it executed
+// a single message, then the reply would have come before these words (be-secure.c and pqcomm.c of PostgreSQL). The server is locked.
+func (s *server) handBack(c *client, body []byte) bool {
+	if len(s.kept) == 0 || s.cancelled.pending > 0 || s.cancelled.forwarded ||
+		string(field(body, 'C')) != "57P01" || string(field(body, 'R')) != "secure_read" {
+		return false
+	}
+	s.dead = true
+	if s.writing {
+		s.unheard = true
+		return true
+	}
+	s.takeBack()
+	if s.cutoff {
+		_ = c.conn.SetWriteDeadline(time.Time{}) // it outlives the server
+	}
+	s.client = nil
+	c.in.recall(slices.Clone(s.kept))
+	return true
+}
+
+// takeBack undoes what the messages on their way were to do to the client's prepared statements. The server is locked.
+func (s *server) takeBack() {
+	s.x.Abandon()
+	s.client.prepared.undo()
 }
 
 // alone judges a message while nobody has the connection.
@@ -359,36 +405,35 @@ func (s *server) parameter(body []byte) {
 
 // outdated tells whether an error may mean that a prepared statement is not there, or does not fit its tables any more.
 func outdated(body []byte) bool {
-	for len(body) > 1 && body[0] != 0 {
-		value, rest, ok := frame.Text(body[1:])
-		if !ok {
-			break
-		}
-		if body[0] == 'C' {
-			return string(value) == "0A000" || string(value) == "26000"
-		}
-		body = rest
+	switch string(field(body, 'C')) {
+	case "0A000", "26000", "": // not understood
+		return true
 	}
-	return true // not understood
+	return false
 }
 
 // isFatal looks for the severity of an ErrorResponse: V, which is never translated, or S.
 func isFatal(body []byte) bool {
-	fatal := false
+	severity := field(body, 'V')
+	if severity == nil {
+		severity = field(body, 'S')
+	}
+	return string(severity) == "FATAL" || string(severity) == "PANIC"
+}
+
+// field is one of an ErrorResponse; nil: it is not there.
+func field(body []byte, code byte) []byte {
 	for len(body) > 1 && body[0] != 0 {
 		value, rest, ok := frame.Text(body[1:])
 		if !ok {
-			break
+			return nil
 		}
-		if body[0] == 'V' || body[0] == 'S' {
-			fatal = bytes.Equal(value, []byte("FATAL")) || bytes.Equal(value, []byte("PANIC"))
-			if body[0] == 'V' {
-				return fatal
-			}
+		if body[0] == code {
+			return value
 		}
 		body = rest
 	}
-	return fatal
+	return nil
 }
 
 // tag looks at a CommandComplete for what outlives a transaction.
@@ -436,10 +481,14 @@ func (s *server) finish() {
 	s.mu.Lock()
 	s.dead = true
 	c, t := s.client, cmp.Or(s.task, s.ended) // what has just been answered, too, if other messages came right behind that
-	s.client, s.task, s.ended = nil, nil, nil
 	fate := s.fate()
 	// The client's goroutine, which is about to learn that nothing could be sent, decides by itself.
 	undecided := c != nil && s.fresh && s.writing && !s.undelivered && !s.torn && len(s.cancelled.stash) == 0
+	if undecided {
+		s.outcome = fate
+		s.takeBack()
+	}
+	s.client, s.task, s.ended = nil, nil, nil
 	ends := c != nil && !undecided && (fate != frame.Nothing || s.fatal || s.door.opt.Mode == Session || s.torn)
 	if ends {
 		c.doomed.Store(true)

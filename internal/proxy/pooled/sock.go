@@ -68,8 +68,13 @@ type sock struct {
 	// reading: something was read, or is just being read, that the owner has not seen yet. With TLS, tap knows that.
 	reading atomic.Bool
 
-	over    atomic.Bool // end was called
-	rousing atomic.Bool // watched has ended a wait
+	over atomic.Bool // end was called
+	// recalled is to be used again, before what was read since.
+	recalled atomic.Pointer[[]byte]
+	rousing  struct {
+		sync.Mutex
+		on bool // rouse has ended a wait
+	}
 	// wait is what is known of the connection's end while its owner waits (see watched).
 	wait atomic.Int32
 }
@@ -104,7 +109,7 @@ func (s *sock) serve(use func() (want int, ok bool)) {
 	if s.raw != nil {
 		// The runtime tells every arrival once (epoll's EPOLLET), and forgets none as long as one call lasts.
 		read := func(fd uintptr) (ended bool) { return s.drain(fd, use) }
-		for err := s.raw.Read(read); errors.Is(err, os.ErrDeadlineExceeded) && s.roused(); {
+		for err := s.raw.Read(read); s.roused(err) && s.again(use); {
 			err = s.raw.Read(read)
 		}
 		return
@@ -115,7 +120,15 @@ func (s *sock) serve(use func() (want int, ok bool)) {
 		}
 		n, err := s.conn.Read(s.buf[s.w:])
 		s.reading.Store(true)
-		if n == 0 && err != nil {
+		switch {
+		case n > 0:
+		case s.roused(err):
+			if !s.again(use) {
+				return
+			}
+			s.rest()
+			continue
+		case err != nil:
 			return
 		}
 		s.w += n
@@ -183,19 +196,66 @@ func (s *sock) watched() {
 	case s.wait.CompareAndSwap(unsure, suspect):
 	case s.wait.CompareAndSwap(suspect, certain):
 		if s.peek() != nothing {
-			s.rousing.Store(true)
-			_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // one that was closed meanwhile has no owner that waits
+			s.rouse()
 		}
 	}
 }
 
-// roused tells whether the owner's wait was ended by watched, and is to go on.
-func (s *sock) roused() bool {
-	if !s.rousing.Swap(false) || s.peek() == ended {
+// rouse ends the owner's wait, or its next one.
+func (s *sock) rouse() {
+	s.rousing.Lock()
+	defer s.rousing.Unlock()
+	s.rousing.on = true
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // one that was closed meanwhile has no owner that waits
+}
+
+// roused tells whether rouse has ended the owner's wait with that error, and the connection has not ended, so that it goes on.
+func (s *sock) roused(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
+	s.rousing.Lock()
+	defer s.rousing.Unlock()
+	if !s.rousing.on || s.peek() == ended {
+		return false
+	}
+	s.rousing.on = false
 	_ = s.conn.SetReadDeadline(time.Time{})
 	return true
+}
+
+// recall has the owner use once more what it has used, and wakes it up for that. It is called once, and nothing may have been used
+// since.
+func (s *sock) recall(b []byte) {
+	s.recalled.Store(&b)
+	s.rouse()
+}
+
+// restore puts what was recalled before what has been read since.
+func (s *sock) restore() {
+	if s.recalled.Load() == nil {
+		return
+	}
+	b, rest := *s.recalled.Swap(nil), s.unread()
+	all := s.buffers.get(max(s.size, len(b)+len(rest)))
+	n := copy(all, b)
+	n += copy(all[n:], rest)
+	if s.buf != nil {
+		s.buffers.put(s.buf)
+	}
+	s.buf, s.r, s.w = all, 0, n
+}
+
+// again has what was recalled used.
+func (s *sock) again(use func() (want int, ok bool)) bool {
+	if s.recalled.Load() == nil {
+		return true
+	}
+	want, ok := use()
+	if ok {
+		s.room(want)
+	}
+	return ok
 }
 
 // write writes all of b, and waits as long as that needs.
