@@ -318,6 +318,7 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		s.fresh = true // as if it were lent anew
 	}
 	p := parcel{b: b}
+	last := c.prepared.parcel
 	c.prepared.begin()
 	used, more := 0, 0
 	for used < len(b) && more == 0 {
@@ -334,6 +335,9 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		}
 		n := min(size, len(b)-used)
 		used, more = used+n, size-n
+	}
+	if used == 0 {
+		c.prepared.parcel = last // nothing was entered, and what was sent last may have to be undone yet
 	}
 	if used == 0 && want == replies {
 		// All that is owed will not come: what follows the last Sync is not answered yet.
@@ -399,9 +403,8 @@ func (c *client) write(s *server, out []byte, more bool) error {
 	s.mu.Lock()
 	fresh, ours := s.fresh, s.client == c
 	if s.dead && fresh && !c.doomed.Load() {
-		fate, said, unsent := s.outcome, s.fatal, s.unheard || n == 0 && err != nil && s.in.raw != nil
 		s.mu.Unlock()
-		return c.without(s, unsent, said, fate)
+		return c.without(s, n == 0 && err != nil && s.in.raw != nil)
 	}
 	if !more {
 		s.writing = false
@@ -420,13 +423,16 @@ func (c *client) write(s *server, out []byte, more bool) error {
 }
 
 // without decides how it goes on after the server was lost while the first messages to it were sent.
-func (c *client) without(s *server, unsent, said bool, fate frame.Fate) error {
+func (c *client) without(s *server, unsent bool) error {
 	c.server = nil
 	<-s.gone
+	s.mu.Lock()
+	fate, said, unheard := s.outcome, s.fatal, s.unheard
+	s.mu.Unlock()
 	switch {
 	case said: // by the server itself, and passed on
 		return io.EOF
-	case unsent:
+	case unsent || unheard:
 		_ = c.conn.SetWriteDeadline(time.Time{})
 		return errUnsent
 	case fate == frame.Nothing && c.door.opt.Mode != Session:

@@ -127,7 +127,7 @@ func (s *server) lendTo(c *client) bool {
 	if s.dead || s.cutoff || s.client != nil || s.task != nil || !s.settled || !s.x.Edge() || !s.in.quiet() || s.in.busy() || !s.seat.Valid() {
 		return false
 	}
-	s.client, s.fresh, s.leaving, s.rows = c, true, false, false
+	s.client, s.fresh, s.leaving, s.rows, s.kept = c, true, false, false, s.kept[:0]
 	s.since = time.Time{}
 	return true
 }

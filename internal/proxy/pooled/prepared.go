@@ -33,9 +33,11 @@ type prepared struct {
 	boundIn uint64
 
 	unnamed
-	before   unnamed // what was sent last
-	replaced bool    // body is no longer that of before
-	spare    []byte  // for a body
+	parcel struct { // that was entered last
+		before   unnamed // as it was at its beginning
+		replaced bool    // body is no longer that of before
+		spare    []byte  // for a body
+	}
 }
 
 // unnamed is the unnamed statement: its number, which no other client's has, 0 for none, and the body of its Parse message.
@@ -48,20 +50,20 @@ type unnamed struct {
 
 // begin comes before the messages that are sent at once are entered.
 func (pr *prepared) begin() {
-	if pr.replaced {
-		pr.spare, pr.replaced = pr.before.body, false
+	last := &pr.parcel
+	if last.replaced && cap(last.before.body) <= smallBuffer {
+		last.spare = last.before.body
 	}
-	pr.before = pr.unnamed
+	last.before, last.replaced = pr.unnamed, false
 }
 
 // undo makes the unnamed statement what it was at begin.
-func (pr *prepared) undo() { pr.unnamed, pr.replaced = pr.before, false }
+func (pr *prepared) undo() { pr.unnamed, pr.parcel.replaced = pr.parcel.before, false }
 
 // replace keeps the body of another unnamed statement, and that of before as well.
 func (pr *prepared) replace(body []byte) {
-	if !pr.replaced {
-		pr.body, pr.replaced = pr.spare, true
-		pr.spare = nil
+	if last := &pr.parcel; !last.replaced {
+		pr.body, last.spare, last.replaced = last.spare, nil, true
 	}
 	pr.body = append(pr.body[:0], body...)
 }

@@ -316,7 +316,7 @@ func (s *server) keep(b []byte, more bool) {
 // that finds its postmaster gone says where it stood (field R of the error), and in secure_read it waits for its client. Had it executed
 // a single message, then the reply would have come before these words (be-secure.c and pqcomm.c of PostgreSQL). The server is locked.
 func (s *server) handBack(c *client, body []byte) bool {
-	if len(s.kept) == 0 || s.cancelled.pending > 0 || s.cancelled.forwarded ||
+	if len(s.kept) == 0 || s.torn || s.undelivered || s.flushing > 0 || s.cancelled.pending > 0 || s.cancelled.forwarded ||
 		string(field(body, 'C')) != "57P01" || string(field(body, 'R')) != "secure_read" {
 		return false
 	}
@@ -486,7 +486,9 @@ func (s *server) finish() {
 	undecided := c != nil && s.fresh && s.writing && !s.undelivered && !s.torn && len(s.cancelled.stash) == 0
 	if undecided {
 		s.outcome = fate
-		s.takeBack()
+		if s.x.Owes() { // else all was answered, and holds
+			s.takeBack()
+		}
 	}
 	s.client, s.task, s.ended = nil, nil, nil
 	ends := c != nil && !undecided && (fate != frame.Nothing || s.fatal || s.door.opt.Mode == Session || s.torn)

@@ -1,15 +1,21 @@
 package pooled
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/havenha/haven/internal/freeze"
 	"github.com/havenha/haven/internal/pgwire"
@@ -41,11 +47,10 @@ func TestWhatIsProvedUnreadIsSentAgain(t *testing.T) {
 		{"with two statements on their way", lastWords("57P01", "secure_read"), true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var connections, statements atomic.Int32
+			var statements atomic.Int32
 			arrived := make(chan struct{})
 			p := fake(t, func(conn net.Conn, sql string) bool {
-				statements.Add(1)
-				if connections.Add(1) > 1 {
+				if statements.Add(1) > 1 {
 					conn.Write(answer)
 					return true
 				}
@@ -67,8 +72,8 @@ func TestWhatIsProvedUnreadIsSentAgain(t *testing.T) {
 			if again := strings.Contains(got, "INSERT 0 1"); again != c.again || strings.Contains(got, "the end") == c.again {
 				t.Errorf("the client is told %s", got)
 			}
-			if c.again && statements.Load() != 2 {
-				t.Errorf("%d statements reached a server", statements.Load())
+			if n := statements.Load(); c.again && n != 2 || !c.again && n != 1 {
+				t.Errorf("%d statements reached a server", n)
 			}
 		})
 	}
@@ -115,12 +120,7 @@ func TestStatementOnItsWayWhenThePostmasterIsKilled(t *testing.T) {
 				kill(t, postmaster)
 				p.move(fmt.Sprintf("127.0.0.1:%d", next.Port))
 				a.send(c.batch)
-				pgtest.Eventually(t, "it is on its way", func() error {
-					if s := h.door.Snapshot()[0]; s.ServersActive != 1 {
-						return fmt.Errorf("%+v", s)
-					}
-					return nil
-				})
+				pgtest.Eventually(t, "it is on its way", h.sent)
 				pgtest.Must(t, syscall.Kill(n, syscall.SIGCONT))
 				if got := a.reply(1, patience); !strings.Contains(got, c.want) {
 					t.Errorf("the client is told %s", got)
@@ -134,6 +134,21 @@ func TestStatementOnItsWayWhenThePostmasterIsKilled(t *testing.T) {
 			})
 		}
 	}
+}
+
+// sent is nil if a client's first messages have been sent, and nothing has come since.
+func (h *house) sent() error {
+	h.door.mu.Lock()
+	defer h.door.mu.Unlock()
+	for s := range h.door.servers {
+		s.mu.Lock()
+		sent := len(s.kept) > 0 && !s.writing
+		s.mu.Unlock()
+		if sent {
+			return nil
+		}
+	}
+	return errUnasked
 }
 
 // safely is a client with TLS.
@@ -152,4 +167,234 @@ func (p *place) move(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.address = address
+}
+
+// plain answers a message of each type with success.
+func plain(conn net.Conn, kind byte) bool {
+	switch kind {
+	case 'P':
+		conn.Write(frame.Append(nil, '1'))
+	case 'B':
+		conn.Write(frame.Append(nil, '2'))
+	case 'E':
+		conn.Write(frame.Append(nil, 'C', "INSERT 0 1\x00"))
+	case 'S':
+		conn.Write(frame.Append(nil, 'Z', "I"))
+	}
+	return true
+}
+
+// slow is a place whose connections are slow to return from a write of that text, and have no socket that is known.
+type slow struct {
+	*place
+	text string
+}
+
+type slowChair struct {
+	*chair
+	text string
+}
+
+type slowConn struct {
+	net.Conn
+	text string
+}
+
+// pause is for what is to come meanwhile. Tests that it is too short for pass, too.
+const pause = 200 * time.Millisecond
+
+func (p slow) Connect(ctx context.Context, cut func()) (Seat, error) {
+	s, err := p.place.Connect(ctx, cut)
+	if err != nil {
+		return nil, err
+	}
+	return slowChair{s.(*chair), p.text}, nil
+}
+
+func (c slowChair) Conn() net.Conn { return slowConn{c.chair.Conn(), c.text} }
+
+func (c slowConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if bytes.Contains(b, []byte(c.text)) {
+		time.Sleep(pause)
+	}
+	return n, err
+}
+
+// TestWhatWasAnsweredIsNotUndone has a server answer a batch and end, before the goroutine that has sent it goes on.
+func TestWhatWasAnsweredIsNotUndone(t *testing.T) {
+	var mu sync.Mutex
+	var parsed []string
+	syncs := 0
+	p := played(t, func(conn net.Conn, kind byte, body string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch kind {
+		case 'P':
+			parsed = append(parsed, body)
+		case 'S':
+			syncs++
+		}
+		return plain(conn, kind) && (kind != 'S' || syncs != 2)
+	}, func() {})
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Cluster = slow{p, "SELECT 'second'"} })
+	a := h.raw()
+	play(a, parse("", "SELECT 'first'")+sync_)
+	play(a, parse("", "SELECT 'second'")+sync_)
+	play(a, bind("")+execute+sync_)
+	mu.Lock()
+	defer mu.Unlock()
+	if last := parsed[len(parsed)-1]; len(parsed) != 3 || !strings.Contains(last, "second") {
+		t.Errorf("the server got %q", parsed)
+	}
+}
+
+// TestWhatIsUnreadWhileItIsSent has the last words come before the goroutine that sends goes on.
+func TestWhatIsUnreadWhileItIsSent(t *testing.T) {
+	var statements atomic.Int32
+	p := fake(t, func(conn net.Conn, _ string) bool {
+		if statements.Add(1) == 1 {
+			conn.Write(lastWords("57P01", "secure_read"))
+			return false
+		}
+		return plain(conn, 'E') && plain(conn, 'S')
+	}, func() {})
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Cluster = slow{p, "SELECT 1"} })
+	a := h.raw()
+	a.send(query("SELECT 1"))
+	if got := a.reply(1, patience); !strings.Contains(got, "INSERT") || statements.Load() != 2 {
+		t.Errorf("the client is told %s, %d statements reached a server", got, statements.Load())
+	}
+}
+
+// TestBeginningOfAMessageBehindWhatIsUnread: messages that are undone are the last that were sent, whatever has come since.
+func TestBeginningOfAMessageBehindWhatIsUnread(t *testing.T) {
+	var mu sync.Mutex
+	var parsed []string
+	syncs, arrived, goOn := 0, make(chan struct{}), make(chan struct{})
+	p := played(t, func(conn net.Conn, kind byte, body string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case kind == 'S':
+			if syncs++; syncs == 2 {
+				close(arrived)
+				<-goOn
+				conn.Write(lastWords("57P01", "secure_read"))
+				return false
+			}
+		case syncs == 1:
+			return true // the second batch has no answer
+		case kind == 'P':
+			parsed = append(parsed, body)
+		}
+		return plain(conn, kind)
+	}, func() {})
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	play(a, parse("", "SELECT 'first'")+sync_)
+	a.send(bind("") + execute + parse("", "SELECT 'second'") + sync_)
+	<-arrived
+	next := bind("") + execute + sync_
+	a.send(next[:3])
+	time.Sleep(pause)
+	close(goOn)
+	if got := a.reply(1, patience); !strings.Contains(got, "INSERT") {
+		t.Fatalf("the client is told %s", got)
+	}
+	a.send(next[3:])
+	a.reply(1, patience)
+	mu.Lock()
+	defer mu.Unlock()
+	if got := strings.Join(parsed, " "); len(parsed) != 3 || !strings.Contains(parsed[1], "first") || !strings.Contains(parsed[2], "second") {
+		t.Errorf("the servers got %q", got)
+	}
+}
+
+// TestLastWordsBehindTheRestOfAMessage: nobody else may answer a client that has a part of a message.
+func TestLastWordsBehindTheRestOfAMessage(t *testing.T) {
+	notice := frame.Append(nil, 'N', "SNOTICE\x00VNOTICE\x00C00000\x00M"+strings.Repeat("x", largeBuffer)+"\x00\x00")
+	cut := len(notice) - 100
+	var statements atomic.Int32
+	p := fake(t, func(conn net.Conn, _ string) bool {
+		if statements.Add(1) == 1 {
+			conn.Write(append(frame.Append(frame.Append(nil, 'C', "INSERT 0 1\x00"), 'Z', "I"), notice[:cut]...))
+			return true
+		}
+		conn.Write(append(slices.Clip(notice[cut:]), lastWords("57P01", "secure_read")...))
+		return false
+	}, func() {})
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(query("INSERT"))
+	a.reply(1, patience)
+	a.send(query("INSERT"))
+	if got := a.reply(1, patience); !strings.Contains(got, "N(") || !strings.Contains(got, "the end") {
+		t.Errorf("the client is told %s", got)
+	}
+}
+
+// TestServersThatEndReadAndUnread has servers end before and after they answer, and clients send the beginning of the next statement
+// along. Each statement runs once.
+func TestServersThatEndReadAndUnread(t *testing.T) {
+	config := selfSigned(t)
+	for _, safely := range []bool{false, true} {
+		t.Run(fmt.Sprint("TLS ", safely), func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			ran := map[string]int{}
+			p := fake(t, func(conn net.Conn, sql string) bool {
+				chance := rand.IntN(8)
+				if chance < 3 {
+					time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
+					conn.Write(lastWords("57P01", "secure_read"))
+					return false
+				}
+				mu.Lock()
+				ran[sql]++
+				mu.Unlock()
+				conn.Write(frame.Append(frame.Append(nil, 'C', "INSERT ", sql), 'Z', "I"))
+				if chance == 3 {
+					conn.Write(lastWords("57P01", "secure_read"))
+				}
+				return chance != 3
+			}, func() {})
+			h := open(t, Transaction, p, func(o *Options) {
+				o.Pool.DefaultPoolSize = 2
+				o.Accept.TLS, o.Accept.SSLMode = config, pgwire.SSLPrefer
+			})
+			const clients, statements = 4, 200
+			var all sync.WaitGroup
+			for k := range clients {
+				a := h.raw()
+				if safely {
+					a = h.safely(t)
+				}
+				all.Go(func() {
+					sent := 0
+					for i := range statements {
+						q := query(fmt.Sprintf("%d-%d", k, i))
+						next := query(fmt.Sprintf("%d-%d", k, i+1))[:rand.IntN(5)]
+						a.send(q[sent:] + next)
+						sent = len(next)
+						if got := a.reply(1, patience); !strings.Contains(got, fmt.Sprintf("INSERT %d-%d\\x00", k, i)) {
+							t.Errorf("statement %d of client %d is told %s", i, k, got)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if len(ran) != clients*statements {
+				t.Errorf("%d statements ran", len(ran))
+			}
+			for sql, n := range ran {
+				if n != 1 {
+					t.Errorf("%s ran %d times", sql, n)
+				}
+			}
+		})
+	}
 }

@@ -25,8 +25,19 @@ func welcome() []byte {
 	return frame.Append(hello, 'Z', "I")
 }
 
-// fake is a server that the test plays.
+// fake is a server that the test plays. It answers simple queries only.
 func fake(t *testing.T, answer func(conn net.Conn, sql string) bool, cancelled func()) *place {
+	return played(t, func(conn net.Conn, kind byte, body string) bool {
+		if kind == 'Q' && strings.Contains(body, "pg_stat_activity") {
+			conn.Write(frame.Append(frame.Append(frame.Append(nil, 'D', "\x00\x01\x00\x00\x00\x00"), 'C', "SELECT 1\x00"), 'Z', "I"))
+			return true
+		}
+		return answer(conn, body)
+	}, cancelled)
+}
+
+// played is a server that the test plays message by message, until answer is false.
+func played(t *testing.T, answer func(conn net.Conn, kind byte, body string) bool, cancelled func()) *place {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	pgtest.Must(t, err)
 	var tasks sync.WaitGroup
@@ -51,14 +62,7 @@ func fake(t *testing.T, answer func(conn net.Conn, sql string) bool, cancelled f
 				r := &raw{t, conn}
 				for {
 					kind, body, err := r.next()
-					if err != nil || kind == 'X' {
-						return
-					}
-					if kind == 'Q' && strings.Contains(string(body), "pg_stat_activity") {
-						conn.Write(frame.Append(frame.Append(frame.Append(nil, 'D', "\x00\x01\x00\x00\x00\x00"), 'C', "SELECT 1\x00"), 'Z', "I"))
-						continue
-					}
-					if !answer(conn, string(body)) {
+					if err != nil || kind == 'X' || !answer(conn, kind, string(body)) {
 						return
 					}
 				}
