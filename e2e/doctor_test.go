@@ -207,26 +207,45 @@ func (c *testCluster) checks(code int, names ...string) {
 // sql runs a statement on one member, as its superuser.
 func (c *testCluster) sql(member, statement string) {
 	c.t.Helper()
-	password, err := os.ReadFile(filepath.Join(c.plan.Dir, "secrets", "superuser"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
 	snap, err := c.store.Snapshot(c.t.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	m, _ := snap.Member(member)
+	if err := c.superuser(m, func(ctx context.Context, conn *pgx.Conn) error { _, err := conn.Exec(ctx, statement); return err }); err != nil {
+		c.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// superuser does something on one member as its superuser.
+func (c *testCluster) superuser(m cluster.Member, do func(context.Context, *pgx.Conn) error) error {
+	c.t.Helper()
+	password, err := os.ReadFile(filepath.Join(c.plan.Dir, "secrets", "superuser"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
 	defer cancel()
 	host, port, _ := strings.Cut(m.Address(), ":")
 	conn, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=postgres password=%s dbname=postgres", host, port, strings.TrimSpace(string(password))))
 	if err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, statement); err != nil {
-		c.t.Fatalf("%s: %v", statement, err)
+	return do(ctx, conn)
+}
+
+// streaming is how many standbys the leader itself says that it streams to. Keys tell it a while after a server has ended.
+func (c *testCluster) streaming(s cluster.Snapshot) (n int) {
+	c.t.Helper()
+	m, _ := s.Member(s.Leader.Name)
+	err := c.superuser(m, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").Scan(&n)
+	})
+	if err != nil {
+		return 0 // it may be starting
 	}
+	return n
 }
 
 func (c *testCluster) write(path, text string) {

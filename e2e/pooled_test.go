@@ -61,7 +61,9 @@ func TestPooledClients(t *testing.T) {
 	for _, n := range c.plan.Nodes {
 		c.start(n)
 	}
-	ready := func(s cluster.Snapshot) bool { return c.synchronous(s) && len(s.Sync.Standbys) == 2 }
+	ready := func(s cluster.Snapshot) bool {
+		return c.synchronous(s) && len(s.Sync.Standbys) == 2 && c.streaming(s) == 2
+	}
 	c.await("voters", ready)
 	idle := c.idleClients(idleClients)
 	load, err := drill.Begin(context.Background(), drill.Load{
