@@ -126,8 +126,11 @@ type state struct {
 	ordered  bool // an end of the server is expected
 	crash    *ha.Crash
 	upstream string
-	survey   *ha.Survey
-	compare  *ha.Compare
+	// retryUntil: the upstream has come back, and the stream is tried again until then. retried: that was done last.
+	retryUntil time.Time
+	retried    time.Time
+	survey     *ha.Survey
+	compare    *ha.Compare
 
 	task    *ha.Task
 	cancel  context.CancelFunc

@@ -11,8 +11,8 @@ import (
 // leads.
 const reconfigure ha.Kind = "reconfigure"
 
-// maintain does what is due while there is nothing to decide: settings that changed, slots of members, the checkpoint
-// after a promotion.
+// maintain does what is due while there is nothing to decide: settings that changed, a stream to be tried again, slots of members,
+// the checkpoint after a promotion.
 func (a *Agent) maintain(ctx context.Context) {
 	st := &a.st
 	a.keeper.timing(st.dynamic.TTL, st.dynamic.LoopWait)
@@ -30,6 +30,7 @@ func (a *Agent) maintain(ctx context.Context) {
 		a.begin(ctx, ha.Decision{Action: ha.Action{Kind: copySlots, Member: leader}})
 		return
 	}
+	a.retryStream(ctx)
 	a.chores.start(ctx, a, p.InRecovery && !a.leadsStandbys())
 }
 

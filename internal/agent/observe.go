@@ -290,6 +290,7 @@ func (a *Agent) takeSnapshot(s cluster.Snapshot) {
 	before := a.st.snap
 	a.st.snap, a.st.known, a.st.seenAt = s, true, time.Now()
 	a.st.story.leaderKey(before.Leader, s.Leader, a.opt.Node.Name)
+	a.noticeUpstream(before, s)
 	if s.Config != nil && (before.Config == nil || before.Config.ModRev != s.Config.ModRev) {
 		a.takeConfig(s)
 	}

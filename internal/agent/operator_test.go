@@ -32,6 +32,23 @@ func (w *world) configure(text string) {
 	}
 }
 
+// TestStandbyReturnsAtOnce restarts the leader's server. PostgreSQL alone would leave the standby without a stream for an hour, and
+// after half a minute without one its member would mend it.
+func TestStandbyReturnsAtOnce(t *testing.T) {
+	t.Parallel()
+	w := startCluster(t, "{ttl: 10, synchronous_mode: on, postgresql: {parameters: {wal_retrieve_retry_interval: 1h}}}", "a", "b")
+	s := w.await("bootstrap", synchronous(2))
+	leader, standby := w.leader(s), s.Sync.Standbys[0]
+	pid := postmaster(t, w.members[standby])
+	if err := leader.agent.Restart(order(t), ha.Restart{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the standby streams again", 20*time.Second, func() bool { return leader.feeds(standby) })
+	if now := postmaster(t, w.members[standby]); now != pid {
+		t.Errorf("the standby was started anew: process %d was %d", now, pid)
+	}
+}
+
 // TestRestartOnDemand restarts a synchronous standby, then the leader for a parameter that waits for it, then at a
 // scheduled time: leader, term and timeline stay, and what was pending is in force.
 func TestRestartOnDemand(t *testing.T) {

@@ -367,6 +367,40 @@ func TestPromotionDoesNotSleepOutTheStreamsRetry(t *testing.T) {
 	}
 }
 
+func TestStreamIsTriedAgainAtOnce(t *testing.T) {
+	ao, bo := pgtest.Options(t, "a"), pgtest.Options(t, "b")
+	ctx := pgtest.Context(t)
+	a := pgtest.Primary(t, ao)
+	up := pgtest.Upstream(ao, "")
+	b := standby(t, bo, up)
+	s := pgtest.Settings()
+	s.Parameters["wal_retrieve_retry_interval"] = "1h"
+	_, err := b.Configure(s, &up, true)
+	pgtest.Must(t, err)
+	pgtest.Must(t, b.Reload(ctx))
+	awaitStreaming(t, a, b, "b")
+	pgtest.Must(t, a.Stop(ctx, postgres.StopFast, nil))
+	pgtest.Eventually(t, "the stream is lost", func() error {
+		p, err := b.Probe(ctx)
+		if err == nil && p.ReceiverPID != 0 {
+			err = fmt.Errorf("the receiver is %s", p.ReceiverStatus)
+		}
+		return err
+	})
+	_, err = a.Start(ctx, pgtest.Settings())
+	pgtest.Must(t, err)
+	pgtest.Eventually(t, "it streams again", func() error {
+		p, err := b.Probe(ctx)
+		if err == nil && p.ReceiverPID == 0 {
+			err = errors.Join(errors.New("there is no receiver"), b.RetryStream(ctx))
+		}
+		return err
+	})
+	awaitStreaming(t, a, b, "b")
+	pgtest.Must(t, b.Promote(ctx))
+	pgtest.Must(t, b.RetryStream(ctx)) // there is no recovery any more
+}
+
 // A reader whose snapshot conflicts with replay would hold a promotion up for as long as max_standby_streaming_delay.
 func TestPromotionEndsTheReadersThatHoldItUp(t *testing.T) {
 	ao, bo := pgtest.Options(t, "a"), pgtest.Options(t, "b")

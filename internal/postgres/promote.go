@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -33,7 +32,7 @@ func (i *Instance) Promote(ctx context.Context) error {
 
 // awaitPromotion waits for the end of recovery, and keeps the startup process awake meanwhile. Without that, a request
 // that comes in the moment in which a lost stream is tried again is noticed only wal_retrieve_retry_interval (5 s)
-// later: the startup process sees it, but first sleeps out its retry (seen with PostgreSQL 15). SIGHUP wakes it.
+// later: the startup process sees it, but first sleeps out its retry (seen with PostgreSQL 15).
 func (i *Instance) awaitPromotion(ctx context.Context) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -42,10 +41,8 @@ func (i *Instance) awaitPromotion(ctx context.Context) error {
 		if err == nil && rows[0][0] == "f" {
 			return nil
 		}
-		if pid := 0; err == nil && round%5 == 4 {
-			if pid, err = strconv.Atoi(rows[0][1]); err == nil {
-				err = i.signalProcess(pid, unix.SIGHUP)
-			}
+		if err == nil && round%5 == 4 {
+			err = i.wakeStartup(rows[0][1])
 		}
 		if round%25 == 24 {
 			i.endBlockingReaders(ctx)

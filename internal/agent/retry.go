@@ -1,0 +1,44 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+)
+
+// A standby whose upstream has come back is told to try its stream again for that long, and as often. It is not known when exactly
+// PostgreSQL has noticed that the old stream is gone.
+const (
+	retryFor   = 5 * time.Second
+	retryEvery = 300 * time.Millisecond
+)
+
+// noticeUpstream looks whether the member that this one streams from has come back.
+func (a *Agent) noticeUpstream(before, now cluster.Snapshot) {
+	was, known := before.Member(a.st.upstream)
+	is, ok := now.Member(a.st.upstream)
+	if ok && is.State == cluster.StateRunning && !(known && was.State == cluster.StateRunning) {
+		a.st.retryUntil = time.Now().Add(retryFor)
+		a.Wake()
+	}
+}
+
+// retryStream has the standby not sleep before it tries its stream again, so that commits wait for it no longer than they must.
+func (a *Agent) retryStream(ctx context.Context) {
+	st, p, now := &a.st, a.st.seen.probe, time.Now()
+	if now.After(st.retryUntil) || now.Sub(st.retried) < retryEvery || !p.InRecovery || p.ReceiverPID != 0 {
+		return
+	}
+	st.retried = now
+	a.beside(ctx, func(ctx context.Context) {
+		if err := a.server.RetryStream(ctx); err != nil && ctx.Err() == nil {
+			a.log.Info("the standby could not be told to try its stream again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryEvery):
+			a.Wake()
+		}
+	})
+}
