@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -123,7 +122,7 @@ func (a *arena) kill(t *testing.T) {
 	defer func(all *testing.T) { a.c.t = all }(a.c.t)
 	a.c.t = t
 	before := a.c.await("all follow", a.ready)
-	pgtest.Must(t, syscall.Kill(a.c.postmaster(before.Leader.Name), syscall.SIGKILL))
+	a.c.killPostmaster(before.Leader.Name)
 	a.c.await("all follow another", func(s cluster.Snapshot) bool {
 		return s.Term != nil && s.Term.Number > before.Term.Number && a.ready(s)
 	})
@@ -229,7 +228,7 @@ func pgbenchFailover(t *testing.T, a *arena) {
 	}
 	runs := map[string]*console{}
 	for _, protocol := range []string{"simple", "extended", "prepared"} {
-		runs[protocol] = a.console(t, append([]string{pgbench, "-n", "-M", protocol, "-c", "4", "-j", "4", "-T", "40"}, at...)...)
+		runs[protocol] = a.console(t, append([]string{pgbench, "-n", "-M", protocol, "-c", "4", "-j", "4", "-T", "120"}, at...)...)
 	}
 	pgtest.Eventually(t, "they have begun", func() error {
 		if history() < 100 {
@@ -275,7 +274,8 @@ func pgbenchSaid(t *testing.T, protocol, out string) (processed, aborted int) {
 
 // pgxFailover: it keeps its prepared statements.
 func pgxFailover(t *testing.T, a *arena) {
-	ctx := pgtest.Context(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // it waits for the other clients, and for the cluster
+	defer cancel()
 	connect := func() *pgx.Conn {
 		c, err := pgx.Connect(ctx, a.url("&channel_binding=require"))
 		pgtest.Must(t, err)
@@ -320,7 +320,8 @@ func pgxFailover(t *testing.T, a *arena) {
 // pqFailover: on one connection of database/sql, with a statement that it has prepared. This client makes driver.ErrBadConn of
 // every FATAL error, and keeps its SQLSTATE to itself.
 func pqFailover(t *testing.T, a *arena) {
-	ctx := pgtest.Context(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // it waits for the other clients, and for the cluster
+	defer cancel()
 	db, err := sql.Open("postgres", a.url(""))
 	pgtest.Must(t, err)
 	defer db.Close()

@@ -33,9 +33,7 @@ func scenarios() []scenario {
 		{
 			name: "postmaster killed",
 			strike: func(c *testCluster, leader string, _ cluster.Snapshot) {
-				if err := syscall.Kill(c.postmaster(leader), syscall.SIGKILL); err != nil {
-					c.t.Fatal(err)
-				}
+				c.killPostmaster(leader)
 			},
 			explained: []string{"FAILOVER", "OBSERVED", "signal: killed", "stopped"},
 		},
@@ -129,9 +127,7 @@ func TestAsynchronousClusterRestartsInPlace(t *testing.T) {
 	s := c.await("healthy", c.healthy)
 	tr := c.traffic("ledger")
 	time.Sleep(before)
-	if err := syscall.Kill(c.postmaster(s.Leader.Name), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	c.killPostmaster(s.Leader.Name)
 	time.Sleep(after)
 	c.judge(tr)
 	now := c.await("three streaming members", c.healthy)

@@ -33,16 +33,22 @@ func TestAgentDiesAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			killed := time.Now()
-			for len(c.serverProcesses(leader)) > 0 {
-				if time.Since(killed) > ttl+2*time.Second {
-					t.Fatalf("%s after its agent the server still has processes: %v", time.Since(killed), c.serverProcesses(leader))
+			var gone time.Duration
+			for ; ; time.Sleep(10 * time.Millisecond) {
+				now := c.snapshot() // before the processes, which end before the next term begins
+				left := c.serverProcesses(leader)
+				gone = time.Since(killed)
+				switch {
+				case len(left) == 0:
+				case gone > ttl+2*time.Second:
+					t.Fatalf("%s after its agent the server still has processes: %v", gone, left)
+				case now != nil && now.Term.Number > s.Term.Number:
+					t.Fatalf("%s leads in term %d, and processes of the old server are left: %v", now.Term.Holder, now.Term.Number, left)
+				default:
+					continue
 				}
-				if now := c.snapshot(); now != nil && now.Term.Number > s.Term.Number {
-					t.Fatalf("%s leads in term %d, and processes of the old server are left", now.Term.Holder, now.Term.Number)
-				}
-				time.Sleep(10 * time.Millisecond)
+				break
 			}
-			gone := time.Since(killed)
 			t.Logf("the server was gone %.1f s after its agent", gone.Seconds())
 			if gone > ttl {
 				t.Errorf("the server outlived its lease of %s: it was gone after %s", ttl, gone)
@@ -126,7 +132,7 @@ func (d *directClient) finish(t *testing.T) {
 	if d.err != nil {
 		t.Errorf("a client of the server saw: %v", d.err)
 	}
-	if d.rows < 100 || d.longest > 3*time.Second {
+	if d.rows < 100 || d.longest > 10*time.Second {
 		t.Errorf("%d rows, and %s without one", d.rows, d.longest)
 	}
 }

@@ -44,7 +44,10 @@ func TestPatronictlCommands(t *testing.T) {
 
 	pid := c.postmaster(standby)
 	contains(t, ctl("reinit", "demo", standby, "--force"), "Success: reinitialize for member "+standby)
-	c.await("the new copy streams", func(s cluster.Snapshot) bool { return c.synchronous(s) && c.postmaster(standby) != pid })
+	c.await("the new copy streams", func(s cluster.Snapshot) bool {
+		now := c.postmaster(standby)
+		return now != 0 && now != pid && c.synchronous(s) && c.streaming(s) == 2
+	})
 	patronictlReads(t, c, ctl)
 	patronictlChanges(t, c, ctl)
 	patronictlRemoves(t, c)

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -87,9 +86,7 @@ func haproxyFollows(t *testing.T, c *testCluster) {
 	}
 	awaitServer(t, c, write, to)
 	s = c.await("a synchronous standby", c.synchronous)
-	if err := syscall.Kill(c.postmaster(to), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	c.killPostmaster(to)
 	s = c.await("another leader", func(s cluster.Snapshot) bool { return c.healthy(s) && s.Leader.Name != to })
 	awaitServer(t, c, write, s.Leader.Name)
 }

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -94,9 +93,7 @@ func TestPooledClients(t *testing.T) {
 		})
 		s = c.await("all follow", ready)
 		event("postmaster killed", s.Leader.Name, func() {
-			if err := syscall.Kill(c.postmaster(s.Leader.Name), syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			c.killPostmaster(s.Leader.Name)
 		})
 	}
 	// Every kind of operation is to have its turn after the last event.

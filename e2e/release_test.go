@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -95,9 +94,7 @@ func TestNothingIsAcknowledgedAfterTheRelease(t *testing.T) {
 	for acks.count() < 2000 {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if err := syscall.Kill(c.postmaster(leader), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	c.killPostmaster(leader)
 	c.await("another member holds the key", func(now cluster.Snapshot) bool {
 		return now.Leader != nil && now.Leader.Name != leader && now.Term.Number > s.Term.Number
 	})

@@ -54,9 +54,7 @@ func TestSecretsAreInNoOutput(t *testing.T) {
 	seen.commands("config check --name db1", "status")
 	c.write(c.plan.File, string(text))
 
-	if err := syscall.Kill(c.postmaster(s.Leader.Name), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	c.killPostmaster(s.Leader.Name)
 	now := c.await("another leader, and three members", func(n cluster.Snapshot) bool { return c.synchronous(n) && n.Leader.Name != s.Leader.Name })
 	c.killMember(s.Leader.Name)
 	if err := os.Rename(filepath.Join(c.plan.Dir, s.Leader.Name), filepath.Join(c.plan.Dir, "gone")); err != nil {

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -57,9 +56,7 @@ func TestTLSEverywhereByOneLine(t *testing.T) {
 		t.Errorf("haven list: %v: %s", err, out)
 	}
 	old := s.Leader.Name
-	if err := syscall.Kill(c.postmaster(old), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	c.killPostmaster(old)
 	c.await("another leader, and three members", func(s cluster.Snapshot) bool { return c.synchronous(s) && s.Leader.Name != old })
 }
 

@@ -126,7 +126,9 @@ type state struct {
 	ordered  bool // an end of the server is expected
 	crash    *ha.Crash
 	upstream string
-	// retryUntil: the upstream has come back, and the stream is tried again until then. retried: that was done last.
+	// streamed: there was a stream at the last turn. retryUntil: it was lost, or the upstream has come back, and the stream is tried
+	// again until then. retried: that was done last.
+	streamed   bool
 	retryUntil time.Time
 	retried    time.Time
 	survey     *ha.Survey

@@ -284,9 +284,12 @@ func (m *testMember) pledge(rw http.ResponseWriter, r *http.Request) {
 }
 
 // await reads the store until the condition holds.
+// awaitFor bounds every wait for a state of the store; nothing is concluded from its length.
+const awaitFor = 2 * time.Minute
+
 func (w *world) await(what string, cond func(cluster.Snapshot) bool) cluster.Snapshot {
 	w.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(awaitFor)
 	var s cluster.Snapshot
 	for time.Now().Before(deadline) {
 		var err error
@@ -295,7 +298,7 @@ func (w *world) await(what string, cond func(cluster.Snapshot) bool) cluster.Sna
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	w.t.Fatalf("%s: not within a minute; last state: %s", what, describe(s))
+	w.t.Fatalf("%s: not within %s; last state: %s", what, awaitFor, describe(s))
 	return s
 }
 

@@ -8,10 +8,11 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/ha"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-const failsafeOn = "{ttl: 5, loop_wait: 1, synchronous_mode: on, failsafe_mode: true}"
+const failsafeOn = "{ttl: 10, loop_wait: 1, synchronous_mode: on, failsafe_mode: true}"
 
 func listed(n int) func(cluster.Snapshot) bool {
 	return func(s cluster.Snapshot) bool { return synchronous(n)(s) && len(s.Failsafe) == n }
@@ -21,7 +22,7 @@ func listed(n int) func(cluster.Snapshot) bool {
 func (w *world) writable(name string, lasts time.Duration) {
 	w.t.Helper()
 	for end := time.Now().Add(lasts); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if err := w.exec(name, "INSERT INTO kept VALUES (2)"); err != nil {
+		if err := w.execWithin(name, "INSERT INTO kept VALUES (2)", patient); err != nil {
 			w.t.Fatalf("the leader is not writable, %s before the end: %v", time.Until(end), err)
 		}
 	}
@@ -36,7 +37,7 @@ func TestFailsafe(t *testing.T) {
 	pid := postmaster(t, leader)
 	w.mustExec(leader.name, "CREATE TABLE kept (n int)")
 	w.stopEtcd()
-	w.writable(leader.name, 15*time.Second)
+	w.writable(leader.name, 25*time.Second)
 	for name, m := range w.members {
 		if st := m.agent.Status(); !st.Failsafe {
 			t.Errorf("%s does not say that failsafe mode is active", name)
@@ -55,7 +56,7 @@ func TestFailsafe(t *testing.T) {
 	if now.Leader.Name != leader.name || postmaster(t, leader) != pid {
 		t.Errorf("%s led with process %d, now %s does with %d", leader.name, pid, now.Leader.Name, postmaster(t, leader))
 	}
-	w.eventually("the store proves it again", 10*time.Second, func() bool { return leader.agent.Status().Leads() && !leader.agent.Status().Failsafe })
+	w.eventually("the store proves it again", patient, func() bool { return leader.agent.Status().Leads() && !leader.agent.Status().Failsafe })
 }
 
 // revoke ends a lease behind the agents' backs.
@@ -67,7 +68,7 @@ func (w *world) revoke(lease int64) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_, err := c.Revoke(ctx, clientv3.LeaseID(lease))
-		return err == nil
+		return err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) // it may have ended by itself
 	})
 }
 
@@ -80,10 +81,10 @@ func TestFailsafeNeedsEveryMember(t *testing.T) {
 	silent := w.members[other(s)]
 	w.mustExec(leader.name, "CREATE TABLE kept (n int)")
 	w.stopEtcd()
-	w.eventually("failsafe mode holds", 10*time.Second, func() bool { return leader.agent.Status().Failsafe && leader.agent.Status().Leads() })
-	w.eventually("its word is given", 10*time.Second, func() bool { return silent.agent.Status().Failsafe })
+	w.eventually("failsafe mode holds", patient, func() bool { return leader.agent.Status().Failsafe && leader.agent.Status().Leads() })
+	w.eventually("its word is given", patient, func() bool { return silent.agent.Status().Failsafe })
 	w.crash(silent.name)
-	w.eventually("the primary is not writable", 15*time.Second, func() bool { return w.exec(leader.name, "INSERT INTO kept VALUES (3)") != nil })
+	w.eventually("the primary is not writable", patient, func() bool { return w.exec(leader.name, "INSERT INTO kept VALUES (3)") != nil })
 	w.startEtcd()
 	w.start(silent.name)
 	w.await("the cluster is whole again", listed(3))

@@ -145,7 +145,7 @@ func TestOperatorsCommands(t *testing.T) {
 	w.await("b follows", led("a", 2))
 	w.awaitTold("b", "callback on_start replica test")
 
-	if err := b.agent.Restart(order(t), ha.Restart{}); err != nil {
+	if err := w.restart(b, ha.Restart{}); err != nil {
 		t.Fatal(err)
 	}
 	w.awaitTold("b", "callback on_start replica test", "before_stop", "callback on_restart replica test")

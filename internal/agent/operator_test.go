@@ -40,12 +40,23 @@ func TestStandbyReturnsAtOnce(t *testing.T) {
 	s := w.await("bootstrap", synchronous(2))
 	leader, standby := w.leader(s), s.Sync.Standbys[0]
 	pid := postmaster(t, w.members[standby])
-	if err := leader.agent.Restart(order(t), ha.Restart{}); err != nil {
+	if err := w.restart(leader, ha.Restart{}); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually("the standby streams again", 20*time.Second, func() bool { return leader.feeds(standby) })
 	if now := postmaster(t, w.members[standby]); now != pid {
 		t.Errorf("the standby was started anew: process %d was %d", now, pid)
+	}
+}
+
+// restart orders a restart, and again while the agent is busy otherwise.
+func (w *world) restart(m *testMember, r ha.Restart) error {
+	for ctx := order(w.t); ; time.Sleep(20 * time.Millisecond) {
+		err := m.agent.Restart(ctx, r)
+		var refused ha.Refusal
+		if !errors.As(err, &refused) || !strings.HasSuffix(string(refused), "already in progress") {
+			return err
+		}
 	}
 }
 
@@ -57,7 +68,7 @@ func TestRestartOnDemand(t *testing.T) {
 	leader, standby := w.leader(s), w.members[s.Sync.Standbys[0]]
 
 	pid := postmaster(t, standby)
-	if err := standby.agent.Restart(order(t), ha.Restart{Role: "replica"}); err != nil {
+	if err := w.restart(standby, ha.Restart{Role: "replica"}); err != nil {
 		t.Fatal(err)
 	}
 	if postmaster(t, standby) == pid {
@@ -65,7 +76,7 @@ func TestRestartOnDemand(t *testing.T) {
 	}
 	w.await("the standby is synchronous again", synchronous(2))
 
-	if err := leader.agent.Restart(order(t), ha.Restart{Pending: true}); !errors.Is(err, ha.NotMet) {
+	if err := w.restart(leader, ha.Restart{Pending: true}); !errors.Is(err, ha.NotMet) {
 		t.Errorf("nothing is pending: %v", err)
 	}
 	w.configure(`{"ttl": 10, "loop_wait": 1, "synchronous_mode": true, "postgresql": {"parameters": {"max_connections": 77}}}`)
@@ -74,7 +85,7 @@ func TestRestartOnDemand(t *testing.T) {
 		return m.PendingRestart && m.PendingRestartReason["max_connections"] == cluster.PendingChange{Old: "100", New: "77"}
 	})
 	pid = postmaster(t, leader)
-	if err := leader.agent.Restart(order(t), ha.Restart{Pending: true, Role: "primary"}); err != nil {
+	if err := w.restart(leader, ha.Restart{Pending: true, Role: "primary"}); err != nil {
 		t.Fatal(err)
 	}
 	after := w.await("nothing is pending on the leader", func(s cluster.Snapshot) bool {
@@ -89,7 +100,7 @@ func TestRestartOnDemand(t *testing.T) {
 	}
 
 	pid = postmaster(t, standby)
-	at := time.Now().Add(1500 * time.Millisecond)
+	at := time.Now().Add(10 * time.Second) // it is shown until then
 	if err := standby.agent.ScheduleRestart(order(t), ha.Restart{Version: "99.1", Below: 990001}, at); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +138,7 @@ func TestLeaderThatDoesNotStartAgain(t *testing.T) {
 		m, _ := s.Member(leader.name)
 		return m.PendingRestart
 	})
-	if err := leader.agent.Restart(order(t), ha.Restart{}); err == nil || !strings.Contains(err.Error(), "there_is_none") {
+	if err := w.restart(leader, ha.Restart{}); err == nil || !strings.Contains(err.Error(), "there_is_none") {
 		t.Errorf("the order ends with %v", err)
 	}
 	standby := s.Sync.Standbys[0]

@@ -14,7 +14,8 @@ const (
 	retryEvery = 300 * time.Millisecond
 )
 
-// noticeUpstream looks whether the member that this one streams from has come back.
+// noticeUpstream looks whether the member that this one streams from has come back. Its key may not tell that it was away: states
+// that follow each other quickly are written as one.
 func (a *Agent) noticeUpstream(before, now cluster.Snapshot) {
 	was, known := before.Member(a.st.upstream)
 	is, ok := now.Member(a.st.upstream)
@@ -27,7 +28,13 @@ func (a *Agent) noticeUpstream(before, now cluster.Snapshot) {
 // retryStream has the standby not sleep before it tries its stream again, so that commits wait for it no longer than they must.
 func (a *Agent) retryStream(ctx context.Context) {
 	st, p, now := &a.st, a.st.seen.probe, time.Now()
-	if now.After(st.retryUntil) || now.Sub(st.retried) < retryEvery || !p.InRecovery || p.ReceiverPID != 0 {
+	streams := p.InRecovery && p.ReceiverPID != 0
+	if st.streamed && !streams {
+		st.retryUntil = now.Add(retryFor)
+	}
+	st.streamed = streams
+	upstream, ok := st.snap.Member(st.upstream)
+	if !p.InRecovery || streams || !ok || upstream.State != cluster.StateRunning || now.After(st.retryUntil) || now.Sub(st.retried) < retryEvery {
 		return
 	}
 	st.retried = now

@@ -3,13 +3,10 @@ package agent_test
 import (
 	"context"
 	"github.com/havenha/haven/internal/freeze"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/drill/hosts"
@@ -44,7 +41,7 @@ func TestHungServerIsStartedAgain(t *testing.T) {
 	for _, name := range []string{leader, other(s)} {
 		stopped := postmaster(t, w.members[name])
 		w.freezeServer(name)
-		w.eventually(name+" runs again", 30*time.Second, func() bool { return w.exec(name, "SELECT 1") == nil && postmaster(t, w.members[name]) != stopped })
+		w.eventually(name+" runs again", awaitFor, func() bool { return w.exec(name, "SELECT 1") == nil && postmaster(t, w.members[name]) != stopped })
 	}
 	s = w.await("two members again", whole(2))
 	if s.Leader.Name != leader || s.Term.Number != term {
@@ -52,13 +49,13 @@ func TestHungServerIsStartedAgain(t *testing.T) {
 	}
 	pid := postmaster(t, w.members[leader])
 	freeze.Process(t, pid)
-	w.eventually("it says that it hangs again", 30*time.Second, func() bool {
+	w.eventually("it says that it hangs again", awaitFor, func() bool {
 		return w.members[leader].agent.Status().Reason.Code == ha.ReasonHungStays
 	})
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("it is well again", 30*time.Second, func() bool {
+	w.eventually("it is well again", awaitFor, func() bool {
 		return w.members[leader].agent.Status().Reason.Code == ha.ReasonLeading
 	})
 }
@@ -78,13 +75,17 @@ func TestBusyServerIsNoHungServer(t *testing.T) {
 	leader := s.Leader.Name
 	pid := postmaster(t, w.leader(s))
 	refused := 0
-	for until := time.Now().Add(9 * time.Second); time.Now().Before(until); {
-		c, err := w.session(leader)
-		if err != nil {
-			refused++
+	for until := time.Now().Add(awaitFor); time.Now().Before(until); {
+		ctx, cancel := context.WithTimeout(t.Context(), prompt)
+		c, err := w.connect(ctx, leader)
+		cancel()
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close(context.Background()) })
 			continue
 		}
-		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		if refused++; refused == 1 { // from now on all are taken
+			until = time.Now().Add(9 * time.Second)
+		}
 	}
 	now := w.await("nothing happened", whole(2))
 	if postmaster(t, w.members[leader]) != pid || now.Term.Number != s.Term.Number {
@@ -93,13 +94,6 @@ func TestBusyServerIsNoHungServer(t *testing.T) {
 	if refused < 10 {
 		t.Errorf("%d refusals in nine seconds: the test shows nothing", refused)
 	}
-}
-
-// session opens a session on a member's server, whatever its role.
-func (w *world) session(name string) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	return pgx.Connect(ctx, strings.Replace(w.dsn(name), "read-write", "any", 1))
 }
 
 // processes are those of a member's server.
@@ -135,11 +129,15 @@ func TestDiskThatDoesNotWriteIsLeft(t *testing.T) {
 	s := w.await("a synchronous standby", synced(2))
 	leader, standby := s.Leader.Name, other(s)
 	w.mustExec(leader, "CREATE TABLE kept AS SELECT 1 AS n")
-	w.undo(hosts.SlowSync(w.processes(leader), time.Minute))
+	mend := w.undo(hosts.SlowSync(w.processes(leader), time.Minute))
 	if err := w.exec(leader, "INSERT INTO kept VALUES (2)"); err == nil {
 		t.Fatal("a commit was acknowledged that is not on the disk")
 	}
-	s = w.await("a new leader", func(s cluster.Snapshot) bool { return s.Leader != nil && s.Leader.Name == standby && whole(2)(s) })
+	s = w.await("a new leader", func(s cluster.Snapshot) bool { // the old one cannot follow yet if its processes do not end
+		return s.Leader != nil && s.Leader.Name == standby && s.Term.Binds(s.Leader) && s.Term.State == cluster.TermPromoted
+	})
+	mend()
+	w.await("the old one follows", whole(2))
 	if c := s.Term.Cause; c == nil || c.Code != ha.CauseHung && s.Term.Fence != cluster.FenceLease {
 		t.Errorf("term says %+v, want a handover for a hang", s.Term)
 	}
@@ -161,7 +159,7 @@ func TestStalledDiskIsNoOutage(t *testing.T) {
 	if err := w.exec(leader, "INSERT INTO kept VALUES (1)"); err == nil {
 		t.Fatal("a commit was acknowledged that is not on the disk")
 	}
-	w.eventually("it says that writes stall", 30*time.Second, func() bool {
+	w.eventually("it says that writes stall", awaitFor, func() bool {
 		return w.members[leader].agent.Status().Reason.Code == ha.ReasonStalled
 	})
 	mend()

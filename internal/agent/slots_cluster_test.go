@@ -36,7 +36,7 @@ func (m *testMember) slot(name string) *postgres.Slot {
 // numbers reads on from the logical slot of a member's server; confirm says whether its reader remembers what it has read.
 func (w *world) numbers(name string, confirm bool) []string {
 	w.t.Helper()
-	c, err := pgx.Connect(w.t.Context(), strings.Replace(w.dsn(name), "read-write", "any", 1))
+	c, err := w.connect(w.t.Context(), name)
 	if err != nil {
 		w.t.Fatal(err)
 	}

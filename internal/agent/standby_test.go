@@ -45,7 +45,8 @@ func TestStandbyCluster(t *testing.T) {
 	}
 	both := func(n int) func(cluster.Snapshot) bool {
 		return func(cluster.Snapshot) bool {
-			return w.count("a", "SELECT count(*) FROM t WHERE pg_is_in_recovery()") == n && w.count("b", "SELECT count(*) FROM t WHERE pg_is_in_recovery()") == n
+			const rows = "SELECT count(*) FROM t WHERE pg_is_in_recovery()"
+			return w.counts("a", rows, n) && w.counts("b", rows, n)
 		}
 	}
 	w.await("the remote rows", both(1))

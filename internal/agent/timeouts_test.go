@@ -17,7 +17,7 @@ func TestTimeoutsOfThePrimary(t *testing.T) {
 	from, to := s.Leader.Name, s.Sync.Standbys[0]
 	w.mustExec(from, "CREATE TABLE t AS SELECT 1 AS n")
 
-	c, err := w.session(from)
+	c, err := w.connect(t.Context(), from)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func begin(t *testing.T, o postgres.Options, file string) *Run {
 	pgtest.Must(t, err)
 	t.Cleanup(func() { pgtest.Must(t, w.Close()) })
 	dsn := pgtest.ConnString(o, "postgres")
-	load, err := Begin(pgtest.Context(t), Load{
+	load, err := Begin(t.Context(), Load{
 		Routes:  map[string]string{"proxy": dsn, "direct:a": dsn},
 		Members: map[string]string{fmt.Sprintf("127.0.0.1:%d", o.Port): "a"},
 		Clients: everything(), Pause: 2 * time.Millisecond, Seed: 7, Note: "one server, killed and started again", History: w,

@@ -40,7 +40,7 @@ func TestHold(t *testing.T) {
 			}
 			seconds := 100.0
 			if name == "its time" {
-				seconds = 1
+				seconds = 5
 			}
 			w.show(held(1, seconds))
 			w.until("the hold was seen", func(Stats) bool { return w.proxy.holds() })

@@ -62,6 +62,10 @@ func TestDiscoverByREST(t *testing.T) {
 	a.list.Store(listCluster(a, a, b))
 	b.list.Store(listCluster(a, a, b))
 	w := start(t, c)
+	w.until("a ready replica", func(s Stats) bool {
+		l := s.Listeners[1].Servers
+		return len(l) == 2 && l[1].State == Ready
+	})
 	writer, reader := connect(t, w.rw), connect(t, w.ro)
 	writer.wantServer("db1")
 	reader.wantServer("db2")

@@ -51,7 +51,7 @@ func wantTogether(t *testing.T, w *world, clients []*pgx.Conn, most int) {
 	t.Helper()
 	var asked sync.WaitGroup
 	for _, c := range clients {
-		asked.Go(func() { run(t, c, "SELECT pg_sleep(1)") })
+		asked.Go(func() { run(t, c, "SELECT pg_sleep(3)") })
 	}
 	seen := 0
 	w.until(fmt.Sprintf("%d servers at work", most), func(s Stats) bool {

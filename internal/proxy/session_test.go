@@ -129,7 +129,7 @@ func TestHoldTimeoutClosesWithTheReasonInTheLog(t *testing.T) {
 
 func TestAnIdleSessionIsClosed(t *testing.T) {
 	c := settings()
-	c.Listeners[0].IdleTimeout = 100 * time.Millisecond
+	c.Listeners[0].IdleTimeout = time.Second
 	w := start(t, c)
 	leading(t, w)
 	idle := connect(t, w.rw)

@@ -68,8 +68,8 @@ func TestSyncIsSlowedAndFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	took(1)
-	if d := took(2); d < 1900*time.Millisecond {
-		t.Errorf("two slowed syncs took %s", d)
+	if d := took(3); d < 1900*time.Millisecond { // the first of them may have begun before
+		t.Errorf("three slowed syncs took %s", d)
 	}
 	if err := undo(t.Context()); err != nil {
 		t.Fatal(err)

@@ -160,9 +160,10 @@ func TestDelayAndLoss(t *testing.T) {
 	if err := undo(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if took, err := ask(h[0], h[1].At(4000)); err != nil || took > 400*time.Millisecond {
-		t.Errorf("after the undo: %s, %v", took, err)
-	}
+	await(t, "a fast way after the undo", func() bool {
+		took, err := ask(h[0], h[1].At(4000))
+		return err == nil && took < 400*time.Millisecond
+	})
 }
 
 func TestProcessesOfAHost(t *testing.T) {
@@ -173,7 +174,11 @@ func TestProcessesOfAHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.Gone
-	await(t, "two orphans", func() bool { return len(h[0].PIDs()) == 2 })
+	sleeping := func(m Usage) bool { return m.Command == "sleep 1000" && m.Resident >= 100<<10 }
+	await(t, "two orphans that sleep", func() bool {
+		m := h[0].Memory()
+		return len(m) == 2 && sleeping(m[0]) && sleeping(m[1])
+	})
 	if len(n.Host("b").PIDs()) != 0 {
 		t.Error("another host claims the processes")
 	}
@@ -189,9 +194,6 @@ func TestProcessesOfAHost(t *testing.T) {
 	if slices.ContainsFunc(h[0].PIDs(), func(pid int) bool { return state(pid) == 'T' }) {
 		t.Error("a process of a thawed host stands")
 	}
-	if m := h[0].Memory(); len(m) != 2 || m[0].Resident < 100<<10 || m[0].Command != "sleep 1000" {
-		t.Errorf("memory: %+v", m)
-	}
 	if err := h[0].KillAll(); err != nil {
 		t.Fatal(err)
 	}
@@ -203,8 +205,8 @@ func TestProcessesOfAHost(t *testing.T) {
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for begun := time.Now(); !cond(); time.Sleep(10 * time.Millisecond) {
-		if time.Since(begun) > 10*time.Second {
-			t.Fatalf("%s: not within 10 s", what)
+		if time.Since(begun) > time.Minute {
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }

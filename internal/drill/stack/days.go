@@ -259,7 +259,10 @@ func cutTwice(ctx context.Context, s *Stack, member string) (hosts.Undo, error) 
 		return nil, err
 	}
 	late := s.AwaitTakeover(ctx, takeoverLimit, member)
-	next := slices.DeleteFunc(s.Primaries(ctx), func(m string) bool { return m == member })
+	var next []string
+	for begun := time.Now(); late == nil && len(next) == 0 && time.Since(begun) < takeoverLimit; { // whose answer may be slow
+		next = slices.DeleteFunc(s.Primaries(ctx), func(m string) bool { return m == member })
+	}
 	if err := errors.Join(late, plug(ctx)); err != nil || len(next) != 1 {
 		return nil, errors.Join(err, fmt.Errorf("after the first cut %v lead", next))
 	}

@@ -68,11 +68,11 @@ func TestNobodyExecutesTheUnnamedStatementOfAnother(t *testing.T) {
 				want++
 			}
 			b.send(attack)
-			if got := b.reply(want, 3*time.Second); strings.Contains(got, "secret") || strings.Count(got, "Z(") != want {
+			if got := b.reply(want, patience); strings.Contains(got, "secret") || strings.Count(got, "Z(") != want {
 				t.Error("b got:", got)
 			}
 			b.send(use)
-			if got := b.reply(1, 3*time.Second); strings.Contains(got, "secret") {
+			if got := b.reply(1, patience); strings.Contains(got, "secret") {
 				t.Error("b executed the unnamed statement of a:", got)
 			}
 		})
@@ -89,7 +89,7 @@ func TestTheUnnamedStatementIsFollowedWithoutNamedOnes(t *testing.T) {
 	a.send(parse("", "SELECT 'secret of a'") + bind("") + execute + sync_)
 	a.until('Z')
 	b.send(bind("") + execute + sync_)
-	if got := b.reply(1, 3*time.Second); !strings.Contains(got, "mine") {
+	if got := b.reply(1, patience); !strings.Contains(got, "mine") {
 		t.Error("b does not get its own statement:", got)
 	}
 }
@@ -119,7 +119,7 @@ func TestTemporaryTablesReachNobodyElse(t *testing.T) {
 			a.send(s)
 			a.reply(c.zs, 5*time.Second)
 			b.send(query(fmt.Sprintf("SELECT count(*) FROM pg_class WHERE relname = 'leak%02d' AND relpersistence = 't'", i)))
-			if got := b.reply(1, 5*time.Second); !strings.Contains(got, `0"`) || strings.Contains(got, `x011"`) {
+			if got := b.reply(1, patience); !strings.Contains(got, `0"`) || strings.Contains(got, `x011"`) {
 				t.Error("b sees the temporary table:", got)
 			}
 		})

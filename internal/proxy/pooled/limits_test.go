@@ -39,15 +39,15 @@ func TestFailedLoginsFreeTheirPlaces(t *testing.T) {
 // TestAClientThatWaitsForItsAnswerIsNotIdle: neither is one in a transaction. One without a server is.
 func TestAClientThatWaitsForItsAnswerIsNotIdle(t *testing.T) {
 	_, _, p := pg(t)
-	h := open(t, Transaction, p, func(o *Options) { o.Pool.ClientIdleTimeout = 400 * time.Millisecond })
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.ClientIdleTimeout = 2 * time.Second })
 	a := h.raw()
-	a.send(query("SELECT pg_sleep(1.5)"))
-	if got := a.reply(1, 5*time.Second); strings.Contains(got, "E(") {
+	a.send(query("SELECT pg_sleep(5)"))
+	if got := a.reply(1, patience); strings.Contains(got, "E(") {
 		t.Error("a client that waits for its answer was ended as idle:", got)
 	}
 	a.send(query("BEGIN"))
 	a.until('Z')
-	time.Sleep(time.Second)
+	time.Sleep(4 * time.Second)
 	a.send(query("COMMIT"))
 	a.until('Z')
 	if _, body := a.until('E'); !strings.Contains(string(body), "57P05") {

@@ -117,7 +117,7 @@ func TestANameThatMayBeTakenWaitsForItsBatchOnly(t *testing.T) {
 	h := open(t, Transaction, p, size1)
 	a, b := h.raw(), h.raw()
 	a.send(parse("s1", "SELECT pg_sleep(0.2)") + query("SELECT pg_sleep(0.2)") + sync_)
-	a.reply(2, 5*time.Second)
+	a.reply(2, patience)
 	a.send(query("SELECT pg_sleep(0.3)") + parse("s2", "SELECT 1") + sync_ + parse("x", "SELECT 1") + parse("s2", "SELECT 2") + sync_)
 	got := a.reply(3, 4*time.Second)
 	if strings.Count(got, "Z(") != 3 {

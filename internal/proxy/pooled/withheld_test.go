@@ -128,7 +128,7 @@ func TestALossWhileASuccessIsWithheldIsUnknown(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 			}
 			close(goOn)
-			got := a.reply(1, 3*time.Second)
+			got := a.reply(1, patience)
 			if !strings.Contains(got, "08007") {
 				t.Error("the client is not told that the outcome of its COMMIT is unknown")
 			}
@@ -153,7 +153,7 @@ func TestAFatalErrorWhileASuccessIsWithheldIsUnknown(t *testing.T) {
 	a.send(query("COMMIT"))
 	waitSent(t, h)
 	go h.door.cancel(&h.only().key)
-	got := a.reply(1, 3*time.Second)
+	got := a.reply(1, patience)
 	if !strings.Contains(got, "08007") {
 		t.Error("a COMMIT that was done is told as a failure")
 	}
@@ -181,7 +181,7 @@ func TestACommitBeforeATransactionThatIsOpenIsMadeSureOf(t *testing.T) {
 	a.send(query("INSERT") + query("BEGIN"))
 	waitSent(t, h)
 	go h.door.cancel(&h.only().key)
-	got := a.reply(2, 3*time.Second)
+	got := a.reply(2, patience)
 	if strings.Contains(got, "INSERT") && !verified.Load() {
 		t.Error("success of an INSERT that was committed beside a cancel, and nobody made sure of it")
 	}
@@ -238,13 +238,13 @@ func TestWhatIsWithheldComesAfterItsRows(t *testing.T) {
 	h := open(t, Transaction, p, size1)
 	a, x := h.hooked(t)
 	a.send(query("BEGIN"))
-	a.reply(1, 3*time.Second)
+	a.reply(1, patience)
 	hook := func() { close(reached); time.Sleep(300 * time.Millisecond) }
 	x.hook.Store(&hook)
 	a.send(query("SELECT"))
 	time.Sleep(100 * time.Millisecond)
 	go h.door.cancel(&h.only().key)
-	first := a.reply(1, 3*time.Second)
+	first := a.reply(1, patience)
 	if !strings.HasPrefix(first, "D(") {
 		t.Error("CommandComplete and ReadyForQuery came before the row:", first)
 	}
