@@ -355,7 +355,7 @@ func TestPause(t *testing.T) {
 	})
 	pid := postmaster(t, w.leader(now))
 	w.stopEtcd()
-	w.eventually("the deadline is over", 15*time.Second, func() bool { return !w.leader(now).agent.Status().Leads() })
+	w.eventually("the deadline is over", patient, func() bool { return !w.leader(now).agent.Status().Leads() })
 	w.mustExec(now.Leader.Name, "CREATE TABLE written_in_pause()")
 	w.startEtcd()
 	after := w.await("the cluster is whole", whole(2))
