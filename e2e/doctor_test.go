@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
-	"github.com/jackc/pgx/v5"
 )
 
 // TestOperatorSeesWhatIsWrong breaks a cluster in several ways, one after the other, and asks as an operator does.
@@ -24,15 +22,13 @@ func TestOperatorSeesWhatIsWrong(t *testing.T) {
 	s := c.await("a synchronous standby", c.synchronous)
 	c.everyNodeTellsTheHealth()
 	c.checks(0, "leader", "replication", "sync", "etcd")
-	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) { // a member that is slow to answer counts as one that does not
+	c.eventually("a sound cluster", func() error { // a member that is slow to answer counts as one that does not
 		code, d := c.doctor()
-		if d.Critical == 0 && len(d.Examined) == 3 {
-			break
+		if d.Critical > 0 || len(d.Examined) != 3 {
+			return fmt.Errorf("exit code %d, %+v", code, d)
 		}
-		if time.Since(begun) > awaitFor {
-			t.Fatalf("a sound cluster: exit code %d, %+v", code, d)
-		}
-	}
+		return nil
+	})
 
 	slow := ""
 	for _, m := range s.Members {
@@ -184,81 +180,31 @@ func exitCode(err error) int {
 // found waits until the doctor finds it, and returns what it says.
 func (c *testCluster) found(what, code string, texts ...string) string {
 	c.t.Helper()
-	last := ""
-	for begun := time.Now(); time.Since(begun) < awaitFor; time.Sleep(200 * time.Millisecond) {
-		last, _ = c.haven("doctor")
-		good := strings.Contains(last, "["+code+"]")
-		for _, text := range texts {
-			good = good && strings.Contains(last, text)
+	said := ""
+	c.eventually(what, func() error {
+		said, _ = c.haven("doctor")
+		for _, text := range append(texts, "["+code+"]") {
+			if !strings.Contains(said, text) {
+				return fmt.Errorf("the doctor does not find %s with %q:\n%s", code, texts, said)
+			}
 		}
-		if good {
-			return last
-		}
-	}
-	c.t.Fatalf("%s: the doctor does not find %s with %q:\n%s", what, code, texts, last)
-	return ""
+		return nil
+	})
+	return said
 }
 
 // checks runs haven check with each of the names, and wants that exit code.
 func (c *testCluster) checks(code int, names ...string) {
 	c.t.Helper()
 	for _, name := range names {
-		for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) { // slowness is a finding, too
+		c.eventually("check "+name, func() error { // slowness is a finding, too
 			out, err := c.haven("check", name)
-			got := exitCode(err)
-			if got == code && strings.Count(out, "\n") == 1 && strings.Contains(out, " | ") {
-				break
+			if got := exitCode(err); got != code || strings.Count(out, "\n") != 1 || !strings.Contains(out, " | ") {
+				return fmt.Errorf("exit code %d, want %d: %s", got, code, out)
 			}
-			if time.Since(begun) > awaitFor {
-				c.t.Errorf("check %s: exit code %d, want %d: %s", name, got, code, out)
-				break
-			}
-		}
+			return nil
+		})
 	}
-}
-
-// sql runs a statement on one member, as its superuser.
-func (c *testCluster) sql(member, statement string) {
-	c.t.Helper()
-	snap, err := c.store.Snapshot(c.t.Context())
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	m, _ := snap.Member(member)
-	if err := c.superuser(m, func(ctx context.Context, conn *pgx.Conn) error { _, err := conn.Exec(ctx, statement); return err }); err != nil {
-		c.t.Fatalf("%s: %v", statement, err)
-	}
-}
-
-// superuser does something on one member as its superuser.
-func (c *testCluster) superuser(m cluster.Member, do func(context.Context, *pgx.Conn) error) error {
-	c.t.Helper()
-	password, err := os.ReadFile(filepath.Join(c.plan.Dir, "secrets", "superuser"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
-	defer cancel()
-	host, port, _ := strings.Cut(m.Address(), ":")
-	conn, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=postgres password=%s dbname=postgres", host, port, strings.TrimSpace(string(password))))
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	return do(ctx, conn)
-}
-
-// streaming is how many standbys the leader itself says that it streams to. Keys tell it a while after a server has ended.
-func (c *testCluster) streaming(s cluster.Snapshot) (n int) {
-	c.t.Helper()
-	m, _ := s.Member(s.Leader.Name)
-	err := c.superuser(m, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").Scan(&n)
-	})
-	if err != nil {
-		return 0 // it may be starting
-	}
-	return n
 }
 
 func (c *testCluster) write(path, text string) {

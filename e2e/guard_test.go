@@ -34,20 +34,19 @@ func TestAgentDiesAlone(t *testing.T) {
 			}
 			killed := time.Now()
 			var gone time.Duration
-			for ; ; time.Sleep(10 * time.Millisecond) {
+			for {
 				now := c.snapshot() // before the processes, which end before the next term begins
 				left := c.serverProcesses(leader)
-				gone = time.Since(killed)
-				switch {
-				case len(left) == 0:
-				case gone > ttl+2*time.Second:
-					t.Fatalf("%s after its agent the server still has processes: %v", gone, left)
-				case now != nil && now.Term.Number > s.Term.Number:
-					t.Fatalf("%s leads in term %d, and processes of the old server are left: %v", now.Term.Holder, now.Term.Number, left)
-				default:
-					continue
+				if gone = time.Since(killed); len(left) == 0 {
+					break
 				}
-				break
+				if gone > ttl+2*time.Second {
+					t.Fatalf("%s after its agent the server still has processes: %v", gone, left)
+				}
+				if now != nil && now.Term.Number > s.Term.Number {
+					t.Fatalf("%s leads in term %d, and processes of the old server are left: %v", now.Term.Holder, now.Term.Number, left)
+				}
+				time.Sleep(10 * time.Millisecond)
 			}
 			t.Logf("the server was gone %.1f s after its agent", gone.Seconds())
 			if gone > ttl {

@@ -25,6 +25,7 @@ import (
 	"github.com/havenha/haven/internal/guard"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
+	"github.com/jackc/pgx/v5"
 )
 
 // binary is the program under test; TestMain builds it.
@@ -351,6 +352,64 @@ func (c *testCluster) await(what string, cond func(cluster.Snapshot) bool) clust
 	}
 	c.t.Fatalf("%s: not within %s; last state:\n%s", what, awaitFor, describe(last))
 	return cluster.Snapshot{}
+}
+
+// eventually asks, now and then, until there is no error.
+func (c *testCluster) eventually(what string, is func() error) {
+	c.t.Helper()
+	for begun := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		err := is()
+		if err == nil {
+			return
+		}
+		if time.Since(begun) > awaitFor {
+			c.t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+// sql runs a statement on one member, as its superuser.
+func (c *testCluster) sql(member, statement string) {
+	c.t.Helper()
+	snap, err := c.store.Snapshot(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m, _ := snap.Member(member)
+	if err := c.superuser(m, "", func(ctx context.Context, conn *pgx.Conn) error { _, err := conn.Exec(ctx, statement); return err }); err != nil {
+		c.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// superuser does something on one member as its superuser. settings are further ones of the connection.
+func (c *testCluster) superuser(m cluster.Member, settings string, do func(context.Context, *pgx.Conn) error) error {
+	c.t.Helper()
+	password, err := os.ReadFile(filepath.Join(c.plan.Dir, "secrets", "superuser"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	defer cancel()
+	host, port, _ := strings.Cut(m.Address(), ":")
+	conn, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=postgres password=%s dbname=postgres %s", host, port, strings.TrimSpace(string(password)), settings))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	return do(ctx, conn)
+}
+
+// streaming is how many standbys the leader itself says that it streams to. Keys tell it a while after a server has ended.
+func (c *testCluster) streaming(s cluster.Snapshot) (n int) {
+	c.t.Helper()
+	m, _ := s.Member(s.Leader.Name)
+	err := c.superuser(m, "", func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").Scan(&n)
+	})
+	if err != nil {
+		return 0 // it may be starting
+	}
+	return n
 }
 
 func describe(s *cluster.Snapshot) string {

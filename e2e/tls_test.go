@@ -96,22 +96,12 @@ func plainIsRefused(t *testing.T, c *testCluster) {
 // (hostssl, TestDefaultHBALetsOnlyAWorkablePeerIn); from loopback, where this cluster is, plain connections of clients are.
 func replicationIsEncrypted(t *testing.T, c *testCluster, s cluster.Snapshot) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	password, err := os.ReadFile(filepath.Join(c.plan.Dir, "secrets", "superuser"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	m, _ := s.Member(s.Leader.Name)
-	host, port, _ := strings.Cut(m.Address(), ":")
-	dsn := fmt.Sprintf("host=%s port=%s user=postgres password=%s dbname=postgres connect_timeout=5", host, port, strings.TrimSpace(string(password)))
-	conn, err := pgx.Connect(ctx, dsn+" sslmode=verify-ca sslrootcert="+filepath.Join(c.plan.Dir, "ca.crt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(ctx)
 	var all, encrypted int
-	if err := conn.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE s.ssl) FROM pg_stat_replication r JOIN pg_stat_ssl s USING (pid)").Scan(&all, &encrypted); err != nil || all != 2 || encrypted != all {
+	err := c.superuser(m, "connect_timeout=5 sslmode=verify-ca sslrootcert="+filepath.Join(c.plan.Dir, "ca.crt"), func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT count(*), count(*) FILTER (WHERE s.ssl) FROM pg_stat_replication r JOIN pg_stat_ssl s USING (pid)").Scan(&all, &encrypted)
+	})
+	if err != nil || all != 2 || encrypted != all {
 		t.Errorf("of %d connections of standbys %d are encrypted: %v", all, encrypted, err)
 	}
 }

@@ -19,13 +19,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
+// login begins the address of a member's server.
+const login = "postgres://postgres:one-two-three@"
+
 // dsn leads to whichever of these members accepts writes.
 func (w *world) dsn(names ...string) string {
 	var hosts []string
 	for _, n := range names {
 		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", w.members[n].node.Postgres.Port))
 	}
-	return "postgres://postgres:one-two-three@" + strings.Join(hosts, ",") + "/postgres?target_session_attrs=read-write&connect_timeout=1"
+	return login + strings.Join(hosts, ",") + "/postgres?target_session_attrs=read-write&connect_timeout=1"
 }
 
 // Limits of time for a session and what is done in it: where it may fail, and where it has to succeed on a loaded machine too.
@@ -48,7 +51,7 @@ func (w *world) session(name string, limit time.Duration, do func(context.Contex
 
 // connect opens a session on a member's server, whatever its role.
 func (w *world) connect(ctx context.Context, name string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("postgres://postgres:one-two-three@127.0.0.1:%d/postgres", w.members[name].node.Postgres.Port))
+	return pgx.Connect(ctx, fmt.Sprintf(login+"127.0.0.1:%d/postgres", w.members[name].node.Postgres.Port))
 }
 
 // execWithin runs one statement on a member's server.

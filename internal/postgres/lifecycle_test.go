@@ -42,6 +42,28 @@ func standby(t *testing.T, o postgres.Options, up postgres.Upstream) *postgres.I
 	return i
 }
 
+// change gives a standby another value of one parameter.
+func change(t *testing.T, standby *postgres.Instance, up postgres.Upstream, name, value string) {
+	t.Helper()
+	s := pgtest.Settings()
+	s.Parameters[name] = value
+	_, err := standby.Configure(s, &up, true)
+	pgtest.Must(t, err)
+	pgtest.Must(t, standby.Reload(pgtest.Context(t)))
+}
+
+func awaitNoReceiver(t *testing.T, standby *postgres.Instance) {
+	t.Helper()
+	ctx := pgtest.Context(t)
+	pgtest.Eventually(t, "nothing is received any more", func() error {
+		p, err := standby.Probe(ctx)
+		if err == nil && p.ReceiverPID != 0 {
+			err = fmt.Errorf("the receiver is %s", p.ReceiverStatus)
+		}
+		return err
+	})
+}
+
 func awaitStreaming(t *testing.T, primary, standby *postgres.Instance, name string) {
 	t.Helper()
 	ctx := pgtest.Context(t)
@@ -336,13 +358,7 @@ func TestStandbyIsStartedWithThePrimarysLimits(t *testing.T) {
 		t.Fatalf("changed %v, %v", changed, err)
 	}
 	pgtest.Must(t, b.Reload(ctx))
-	pgtest.Eventually(t, "nothing is received any more", func() error {
-		now, err := b.Probe(ctx)
-		if err == nil && now.ReceiverPID != 0 {
-			err = fmt.Errorf("the receiver is %s", now.ReceiverStatus)
-		}
-		return err
-	})
+	awaitNoReceiver(t, b)
 }
 
 // A promotion right after the primary's death falls into the moment in which the standby retries its stream; left alone,
@@ -351,14 +367,10 @@ func TestPromotionDoesNotSleepOutTheStreamsRetry(t *testing.T) {
 	for round := range 3 {
 		ao, bo := pgtest.Options(t, "a"), pgtest.Options(t, "b")
 		ctx := pgtest.Context(t)
-		s := pgtest.Settings()
-		s.Parameters["wal_retrieve_retry_interval"] = "1h"
 		a := pgtest.Primary(t, ao)
 		up := pgtest.Upstream(ao, "")
 		b := standby(t, bo, up)
-		_, err := b.Configure(s, &up, true)
-		pgtest.Must(t, err)
-		pgtest.Must(t, b.Reload(ctx))
+		change(t, b, up, "wal_retrieve_retry_interval", "1h")
 		awaitStreaming(t, a, b, "b")
 		pgtest.Must(t, a.Kill(ctx))
 		time.Sleep(time.Duration(round) * time.Millisecond) // different moments of the retry, none of them relied on
@@ -373,21 +385,11 @@ func TestStreamIsTriedAgainAtOnce(t *testing.T) {
 	a := pgtest.Primary(t, ao)
 	up := pgtest.Upstream(ao, "")
 	b := standby(t, bo, up)
-	s := pgtest.Settings()
-	s.Parameters["wal_retrieve_retry_interval"] = "1h"
-	_, err := b.Configure(s, &up, true)
-	pgtest.Must(t, err)
-	pgtest.Must(t, b.Reload(ctx))
+	change(t, b, up, "wal_retrieve_retry_interval", "1h")
 	awaitStreaming(t, a, b, "b")
 	pgtest.Must(t, a.Stop(ctx, postgres.StopFast, nil))
-	pgtest.Eventually(t, "the stream is lost", func() error {
-		p, err := b.Probe(ctx)
-		if err == nil && p.ReceiverPID != 0 {
-			err = fmt.Errorf("the receiver is %s", p.ReceiverStatus)
-		}
-		return err
-	})
-	_, err = a.Start(ctx, pgtest.Settings())
+	awaitNoReceiver(t, b)
+	_, err := a.Start(ctx, pgtest.Settings())
 	pgtest.Must(t, err)
 	pgtest.Eventually(t, "it streams again", func() error {
 		p, err := b.Probe(ctx)
@@ -408,11 +410,7 @@ func TestPromotionEndsTheReadersThatHoldItUp(t *testing.T) {
 	a := pgtest.Primary(t, ao)
 	up := pgtest.Upstream(ao, "")
 	b := standby(t, bo, up)
-	s := pgtest.Settings()
-	s.Parameters["max_standby_streaming_delay"] = "-1"
-	_, err := b.Configure(s, &up, true)
-	pgtest.Must(t, err)
-	pgtest.Must(t, b.Reload(ctx))
+	change(t, b, up, "max_standby_streaming_delay", "-1")
 	sql(t, ao, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
 	awaitStreaming(t, a, b, "b")
 

@@ -258,11 +258,7 @@ func cutTwice(ctx context.Context, s *Stack, member string) (hosts.Undo, error) 
 	if err != nil {
 		return nil, err
 	}
-	late := s.AwaitTakeover(ctx, takeoverLimit, member)
-	var next []string
-	for begun := time.Now(); late == nil && len(next) == 0 && time.Since(begun) < takeoverLimit; { // whose answer may be slow
-		next = slices.DeleteFunc(s.Primaries(ctx), func(m string) bool { return m == member })
-	}
+	next, late := s.successors(ctx, takeoverLimit, member)
 	if err := errors.Join(late, plug(ctx)); err != nil || len(next) != 1 {
 		return nil, errors.Join(err, fmt.Errorf("after the first cut %v lead", next))
 	}

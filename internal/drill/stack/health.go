@@ -147,16 +147,24 @@ func (s *Stack) AwaitHealthy(ctx context.Context, within time.Duration) (string,
 
 // AwaitTakeover waits until another member than old answers as a primary, at most that long.
 func (s *Stack) AwaitTakeover(ctx context.Context, within time.Duration, old string) error {
+	_, err := s.successors(ctx, within, old)
+	return err
+}
+
+// successors are the members that answer as primaries beside old, as soon as there is one, at most after that long.
+func (s *Stack) successors(ctx context.Context, within time.Duration, old string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	for !slices.ContainsFunc(s.Primaries(ctx), func(m string) bool { return m != old }) {
+	for {
+		if next := slices.DeleteFunc(s.Primaries(ctx), func(m string) bool { return m == old }); len(next) > 0 {
+			return next, nil
+		}
 		select {
 		case <-time.After(poll):
 		case <-ctx.Done():
-			return fmt.Errorf("%s: nobody has taken over from %s within %s", s.Name, old, within)
+			return nil, fmt.Errorf("%s: nobody has taken over from %s within %s", s.Name, old, within)
 		}
 	}
-	return nil
 }
 
 // Switchover asks the leader's REST API for one (Patroni's POST /switchover, which both serve).

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -96,7 +94,7 @@ func TestStatementOnItsWayWhenThePostmasterIsKilled(t *testing.T) {
 		for _, safely := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, TLS %v", c.name, safely), func(t *testing.T) {
 				t.Parallel()
-				o, _, p := pg(t)
+				_, server, p := pg(t)
 				next := pgtest.Options(t, "db2")
 				pgtest.Primary(t, next)
 				h := open(t, Transaction, p, func(o *Options) {
@@ -114,10 +112,7 @@ func TestStatementOnItsWayWhenThePostmasterIsKilled(t *testing.T) {
 				n, err := strconv.Atoi(pid)
 				pgtest.Must(t, err)
 				freeze.Process(t, n)
-				file, err := os.ReadFile(filepath.Join(o.DataDir, "postmaster.pid"))
-				pgtest.Must(t, err)
-				postmaster, _, _ := strings.Cut(string(file), "\n")
-				kill(t, postmaster)
+				kill(t, fmt.Sprint(server.Server().PID()))
 				p.move(fmt.Sprintf("127.0.0.1:%d", next.Port))
 				a.send(c.batch)
 				pgtest.Eventually(t, "it is on its way", h.sent)
