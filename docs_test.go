@@ -16,7 +16,9 @@ import (
 	"github.com/havenha/haven/internal/api"
 	"github.com/havenha/haven/internal/cli"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/config/schema"
 	"github.com/havenha/haven/internal/doctor"
+	"github.com/havenha/haven/internal/pgwire"
 )
 
 var update = flag.Bool("update", false, "write the generated pages of docs/reference")
@@ -268,6 +270,64 @@ func TestConfigurationsInTheDocumentsAreGood(t *testing.T) {
 	}
 	if found < 3 {
 		t.Errorf("only %d configurations found", found)
+	}
+}
+
+// TestFragmentsOfThePoolingGuideAreGood loads each piece of configuration that the guide shows, in an otherwise small file.
+func TestFragmentsOfThePoolingGuideAreGood(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"userlist.txt", "hba.conf", "tls/ca.crt", "tls/node.crt", "tls/node.key"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := read(t, "docs/guide/pooling.md")
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page, -1)
+	if len(blocks) < 5 {
+		t.Errorf("only %d pieces found", len(blocks))
+	}
+	for _, m := range blocks {
+		text := "haven: {format: 1, address: 10.0.1.10}\nscope: shop\nname: p1\netcd3: {hosts: [10.0.1.10:2379]}\n" + strings.ReplaceAll(m[1], "/etc/haven", dir)
+		if !strings.Contains(text, "auth_file:") {
+			text = strings.Replace(text, "proxy:\n", "proxy:\n  auth_file: "+dir+"/userlist.txt\n", 1)
+		}
+		if !strings.Contains(text, "listeners:") {
+			text = strings.Replace(text, "proxy:\n", "proxy:\n  mode: transaction\n", 1)
+		}
+		file := filepath.Join(dir, "haven.yml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, report := config.Load(config.Source{Path: file, Hostname: "p1"}); !report.OK() {
+			t.Errorf("%s\n%s", report, text)
+		}
+	}
+	if rules := regexp.MustCompile("(?s)```text\n# /etc/haven/hba.conf\n(.*?)```").FindStringSubmatch(page); rules == nil {
+		t.Error("no rules are shown")
+	} else if _, err := pgwire.ParseRules("hba.conf", rules[1]); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPoolSettingsAreInTheGuide holds the guide's table of settings against the program.
+func TestPoolSettingsAreInTheGuide(t *testing.T) {
+	page := read(t, "docs/guide/pooling.md")
+	found := 0
+	for _, k := range schema.Keys() {
+		name, is := strings.CutPrefix(k.Path, "proxy.pool.")
+		if !is {
+			continue
+		}
+		found++
+		if row := fmt.Sprintf("| `%s` | %s |", name, k.Def); !strings.Contains(page, row) {
+			t.Errorf("the guide has no row %q", row)
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d settings found", found)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -69,10 +68,11 @@ func startArena(t *testing.T) *arena {
 	t.Helper()
 	a := &arena{front: &front{role: "demo", database: "demo"}, failedOut: make(chan struct{})}
 	a.c = prepareCluster(t, 3, "quorum", func(dir, text string) string { return a.configure(t, dir, text) })
-	_, port, _ := strings.Cut(a.c.plan.Write, ":")
+	_, port, _ := strings.Cut(a.c.plan.Pool, ":")
 	var err error
 	a.port, err = strconv.Atoi(port)
 	pgtest.Must(t, err)
+	a.password = password(a.c)
 	for _, n := range a.c.plan.Nodes {
 		a.c.start(n)
 	}
@@ -82,13 +82,8 @@ func startArena(t *testing.T) *arena {
 
 // configure has the proxy to the primary lend server connections by transaction, over TLS, to the demo's own user.
 func (a *arena) configure(t *testing.T, dir, text string) string {
-	secret, err := os.ReadFile(filepath.Join(dir, "secrets", "demo"))
-	pgtest.Must(t, err)
-	a.password = strings.TrimSpace(string(secret))
 	a.certificate(t, dir)
-	a.file(t, dir, "users.txt", fmt.Sprintf("%q %q\n", a.role, a.password))
-	return pooling(text, fmt.Sprintf("default_pool_size: %d", failoverPool), `      auth_file: users.txt
-      tls: {certfile: server.crt, keyfile: server.key}
+	return pooling(text, fmt.Sprintf("default_pool_size: %d", failoverPool), `      tls: {certfile: server.crt, keyfile: server.key}
       client_tls_sslmode: require
 `)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,23 +24,14 @@ const (
 	idleClients = 20
 )
 
-// transactionMode has the proxy to the primary lend server connections by transaction, to the demo's own user.
-func transactionMode(dir, text string) string {
-	line, err := os.ReadFile(filepath.Join(dir, "secrets", "pgpass"))
-	if err != nil {
-		panic(err)
-	}
-	first, _, _ := strings.Cut(string(line), "\n")
-	users := filepath.Join(dir, "secrets", "users.txt")
-	if err := os.WriteFile(users, []byte(fmt.Sprintf("\"demo\" %q\n", first[strings.LastIndexByte(first, ':')+1:])), 0o600); err != nil {
-		panic(err)
-	}
-	return pooling(text, fmt.Sprintf("default_pool_size: 20, max_client_conn: %d", 2*(busyClients+idleClients)), fmt.Sprintf("      auth_file: %q\n", users))
+// transactionMode has the pooled listener of a demo lend few server connections to many clients.
+func transactionMode(_, text string) string {
+	return pooling(text, fmt.Sprintf("default_pool_size: 20, max_client_conn: %d", 2*(busyClients+idleClients)), "")
 }
 
-// pooling has a demo's listener to the primary lend by transaction, with those keys of the pool, and those lines in the section proxy.
+// pooling gives the pooled listener of a demo those keys of the pool, and the section proxy those lines.
 func pooling(text, pool, lines string) string {
-	text = strings.Replace(text, ", target: primary}", ", target: primary, mode: transaction, pool: {"+pool+"}}", 1)
+	text = strings.Replace(text, "mode: transaction}", "mode: transaction, pool: {"+pool+"}}", 1)
 	return strings.Replace(text, "      address: 127.0.0.1\n", "      address: 127.0.0.1\n"+lines, 1)
 }
 
@@ -66,7 +56,7 @@ func TestPooledClients(t *testing.T) {
 	c.await("voters", ready)
 	idle := c.idleClients(idleClients)
 	load, err := drill.Begin(context.Background(), drill.Load{
-		Routes: map[string]string{"proxy": c.plan.DSN(c.plan.Write)}, Schema: "pooled", Timeout: 30 * time.Second, Pause: 50 * time.Millisecond,
+		Routes: map[string]string{"proxy": c.plan.DSN(c.plan.Pool)}, Schema: "pooled", Timeout: 30 * time.Second, Pause: 50 * time.Millisecond,
 		Clients: drill.Mix{Ledger: busyClients - 20, Transfers: 10, Readers: 10},
 	})
 	if err != nil {
@@ -121,7 +111,7 @@ func (c *testCluster) idleClients(n int) *idlers {
 	c.t.Helper()
 	i := &idlers{t: c.t}
 	for range n {
-		conn, err := pgx.Connect(context.Background(), c.plan.DSN(c.plan.Write))
+		conn, err := pgx.Connect(context.Background(), c.plan.DSN(c.plan.Pool))
 		if err != nil {
 			c.t.Fatal(err)
 		}

@@ -43,6 +43,16 @@ func TestReloadTakesWhatMayChange(t *testing.T) {
 
 	change("work_mem: 9MB, broken: [", "work_mem: 8MB")
 	d.awaitSetting("work_mem", "8MB")
+	change("name: db1", "name: pg1") // which is no member of the embedded etcd
+	n.says("this node is `pg1`, which is not in `etcd.members`")
+	change("name: pg1", "name: db1")
+	change("scope: bad", "scope: good")
+	n.says("only a restart of haven takes it into use")
+	change("work_mem: 8MB", "work_mem: 6MB")
+	d.awaitSetting("work_mem", "6MB")
+	if text := n.text(); strings.Contains(text, "demoting") || strings.Contains(text, "no leader") {
+		t.Errorf("a scope that only a restart takes into use has an effect:\n%s", text)
+	}
 	change(d.rest, dcstest.FreeAddress(t))
 	n.says("configuration reloaded")
 }

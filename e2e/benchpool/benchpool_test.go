@@ -1,9 +1,11 @@
 package main
 
 import (
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,9 +34,14 @@ func TestWhatCounts(t *testing.T) {
 	w := watch{warmup: 2, seconds: 3, enough: func() { ended++ }}
 	w.read(strings.NewReader("progress: 17.4 s, 0.0 tps, lat\nprogress: 18.4 s, 9.0 tps, lat\nprogress: 19.4 s, 9.0 tps, lat\n" +
 		"progress: 20.4 s, 100.0 tps, lat\npgbench: error: x\nprogress: 22.4 s, 200.0 tps, lat\nprogress: 23.4 s, 9.0 tps, lat\n"))
-	s, err := w.sample([]float64{3, 1, 2})
-	if err != nil || s.TPS < 166.6 || s.TPS > 166.7 || s.P50 != 2 || w.complaint == "" || ended != 1 {
+	w.begin, w.end = usage{cpu: time.Second}, usage{cpu: 2 * time.Second, rss: 2 << 20}
+	y := yield{parts: 1, done: 500, seconds: 7, cpu: time.Second, rss: 1 << 20, latencies: []float64{5, 4}}
+	err := w.addTo(&y, []float64{3, 1, 2})
+	if s := y.sample(); err != nil || s != (sample{TPS: 100, P50: 3, P99: 4, CPU: 2000, RSS: 2}) || y.parts != 2 || w.complaint == "" || ended != 1 {
 		t.Errorf("%+v, %v, %q, ended %d times", s, err, w.complaint, ended)
+	}
+	if err := (&watch{}).addTo(&y, nil); err == nil {
+		t.Error("without transactions there is a result")
 	}
 }
 
@@ -112,6 +119,30 @@ func TestBlocks(t *testing.T) {
 	got := blocksOf([]cell{{Variant: "a", Clients: 1}, {Variant: "a", Clients: 10}, {Variant: "b", Clients: 1}, {Variant: "b", Clients: 10, Protocol: "simple"}})
 	if want := [][]int{{0, 2}, {1}, {3}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestOrder: the poolers are measured by turns, each as long as the others.
+func TestOrder(t *testing.T) {
+	cells := []cell{{Variant: "direct"}, {Variant: "haven-transaction"}, {Variant: "haproxy"}, {Variant: "pgbouncer"}}
+	for seed := range uint64(20) {
+		parts := order(cells, []int{0, 1, 2, 3}, rand.New(rand.NewPCG(seed, 1)))
+		share := map[int]float64{}
+		for _, p := range parts {
+			share[p.cell] += 1 / float64(p.shares)
+		}
+		begin := slices.IndexFunc(parts, func(p part) bool { return p.shares == 4 })
+		var turns []bool
+		for _, p := range parts[begin : begin+8] {
+			turns = append(turns, p.cell == parts[begin].cell)
+		}
+		if len(parts) != 10 || len(share) != 4 || share[0] != 1 || share[1] != 1 || share[2] != 1 || share[3] != 1 ||
+			!slices.Equal(turns, []bool{true, false, false, true, false, true, true, false}) {
+			t.Errorf("seed %d: %v", seed, parts)
+		}
+	}
+	if parts := order(cells, []int{0, 1, 2}, rand.New(rand.NewPCG(1, 1))); len(parts) != 3 || parts[0].shares != 1 {
+		t.Errorf("without a second pooler: %v", parts)
 	}
 }
 

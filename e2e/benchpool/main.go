@@ -41,7 +41,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.runs, "runs", 5, "how often each cell is measured, with what -add keeps; the page shows the medians")
 	flag.IntVar(&o.seconds, "seconds", 20, "how long one run is measured")
-	flag.IntVar(&o.warmup, "warmup", 2, "seconds of each run before that")
+	flag.IntVar(&o.warmup, "warmup", 1, "seconds of each run, and of each part of one, before that")
 	flag.IntVar(&o.scale, "scale", 50, "pgbench's scale: 15 MB each")
 	flag.IntVar(&o.pool, "pool", 50, "server connections of the poolers")
 	flag.StringVar(&o.clients, "clients", "1,10,100,1000", "numbers of clients")
@@ -140,6 +140,10 @@ type cell struct {
 	Runs     []sample `json:"runs"`
 }
 
+func (c *cell) String() string {
+	return fmt.Sprintf("%s, %s, %s, %d clients", c.Variant, c.Workload, c.Protocol, c.Clients)
+}
+
 // same tells whether two cells are of the same combination.
 func (c cell) same(other cell) bool {
 	return c.Variant == other.Variant && c.Workload == other.Workload && c.Protocol == other.Protocol && c.Clients == other.Clients
@@ -155,9 +159,9 @@ type sample struct {
 	RSS   float64 `json:"rss"` // megabytes of it at the end
 }
 
-// measure goes through all cells, each round in another order. All variants of a combination follow one another, in an order
-// of their own: what else happens on the machine comes and goes over minutes, and so hits them alike. What has been kept of
-// earlier rounds is not measured again.
+// measure goes through all cells, each round in another order. All variants of a combination follow one another (see order): what
+// else happens on the machine comes and goes over minutes, and so hits them alike. What has been kept of earlier rounds is not
+// measured again.
 func (w *world) measure(ctx context.Context, r *results) error {
 	blocks := blocksOf(r.Cells[:r.asked])
 	for round := 1; round <= w.o.runs; round++ {
@@ -167,10 +171,8 @@ func (w *world) measure(ctx context.Context, r *results) error {
 				continue
 			}
 			fmt.Printf("round %d, %d of %d\n", round, done+1, len(blocks))
-			for _, j := range random.Perm(len(blocks[i])) {
-				if err := w.run(ctx, r, &r.Cells[blocks[i][j]], round); err != nil {
-					return err
-				}
+			if err := w.block(ctx, r, order(r.Cells, blocks[i], random), round); err != nil {
+				return err
 			}
 			if err := save(w.o.out, *r); err != nil {
 				return err
@@ -180,21 +182,66 @@ func (w *world) measure(ctx context.Context, r *results) error {
 	return nil
 }
 
-// run measures one cell once. What went wrong with it is noted, and no error.
-func (w *world) run(ctx context.Context, r *results, c *cell, round int) error {
-	fmt.Printf("  %s, %s, %s, %d clients: ", c.Variant, c.Workload, c.Protocol, c.Clients)
-	s, err := w.pgbench(ctx, c)
-	if ctx.Err() != nil {
-		return ctx.Err()
+// part is some of a run: the whole, or one of shares equal parts.
+type part struct{ cell, shares int }
+
+// byTurns is in which order two variants are measured that are compared with each other: what changes meanwhile, steadily or
+// speeding up, favours none (the sequence of Thue and Morse).
+var byTurns = [...]int{0, 1, 1, 0, 1, 0, 0, 1}
+
+// order is in which one the cells of a block are measured. The two poolers are, in parts, by turns: the machine's speed was seen to
+// change by a third within a minute. All else is shuffled.
+func order(cells []cell, block []int, random *rand.Rand) (parts []part) {
+	var poolers, others []int
+	for _, i := range block {
+		switch cells[i].Variant {
+		case "haven-transaction", "pgbouncer":
+			poolers = append(poolers, i)
+		default:
+			others = append(others, i)
+		}
 	}
-	if err != nil {
-		fmt.Println(err)
-		r.Problems = append(r.Problems, fmt.Sprintf("%s, %s, %s, %d clients: %v", c.Variant, c.Workload, c.Protocol, c.Clients, err))
-		return nil
+	if len(poolers) != 2 {
+		poolers, others = nil, block
 	}
-	fmt.Printf("%.0f tps, p50 %.2f ms, p99 %.2f ms, %.1f µs, %.0f MB\n", s.TPS, s.P50, s.P99, s.CPU, s.RSS)
-	s.Round = round
-	c.add(s)
+	for _, at := range random.Perm(len(others) + len(poolers)/2) {
+		if at < len(others) {
+			parts = append(parts, part{others[at], 1})
+			continue
+		}
+		first := random.IntN(2)
+		for _, turn := range byTurns {
+			parts = append(parts, part{poolers[(turn+first)%2], len(byTurns) / 2})
+		}
+	}
+	return parts
+}
+
+// block measures the cells of one block, in that order. What goes wrong with one is noted, and no error.
+func (w *world) block(ctx context.Context, r *results, parts []part, round int) error {
+	yields := make([]yield, len(r.Cells))
+	for _, p := range parts {
+		c, y := &r.Cells[p.cell], &yields[p.cell]
+		if y.failed {
+			continue
+		}
+		err := w.pgbench(ctx, c, float64(w.o.seconds)/float64(p.shares), y)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			y.failed = true
+			r.Problems = append(r.Problems, fmt.Sprintf("%s: %v", c, err))
+			fmt.Println("  " + r.Problems[len(r.Problems)-1])
+			continue
+		}
+		if y.parts == p.shares {
+			s := y.sample()
+			s.Round = round
+			c.add(s)
+			fmt.Printf("  %s: %.0f tps, p50 %.2f ms, p99 %.2f ms, %.1f µs, %.0f MB\n", c, s.TPS, s.P50, s.P99, s.CPU, s.RSS)
+		}
+	}
 	return nil
 }
 

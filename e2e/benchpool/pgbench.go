@@ -27,18 +27,36 @@ func (w *world) command(ctx context.Context, port int, arguments ...string) *exe
 // patience is how long the logins of one run may take.
 const patience = 3 * time.Minute
 
-// pgbench runs one cell once. What counts is between the report of progress that ends the warm-up and the last one: so
-// neither logins nor the first touch of anything count.
+// yield is what one or more runs of pgbench have brought.
+type yield struct {
+	parts     int
+	done      float64 // transactions
+	seconds   float64
+	cpu       time.Duration
+	rss       int64
+	latencies []float64 // milliseconds
+	failed    bool      // a run of it has
+}
+
+// sample are the figures of the whole.
+func (y *yield) sample() sample {
+	slices.Sort(y.latencies)
+	return sample{TPS: y.done / y.seconds, P50: quantile(y.latencies, 0.5), P99: quantile(y.latencies, 0.99),
+		CPU: float64(y.cpu.Microseconds()) / y.done, RSS: float64(y.rss) / (1 << 20)}
+}
+
+// pgbench runs one cell once, for so many seconds, and adds what that brings. What counts is between the report of progress that
+// ends the warm-up and the last one: so neither logins nor the first touch of anything count.
 //
 // The time that -T gives pgbench includes its logins, which can take longer than the measurement. So it gets time enough,
 // and its alarm (SIGALRM, by which it ends a run in good order) from here.
-func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
+func (w *world) pgbench(ctx context.Context, c *cell, seconds float64, y *yield) error {
 	ctx, cancel := context.WithTimeout(ctx, patience+time.Duration(w.o.warmup+w.o.seconds)*time.Second)
 	defer cancel()
 	v := w.variants[slices.IndexFunc(w.variants, func(v *variant) bool { return v.name == c.Variant })]
 	dir, err := os.MkdirTemp(w.dir, "run-")
 	if err != nil {
-		return sample{}, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	script, rate := "select-only", "0.05"
@@ -49,21 +67,21 @@ func (w *world) pgbench(ctx context.Context, c *cell) (sample, error) {
 		"-T", "3600", "-P", "1", "-l", "--log-prefix", filepath.Join(dir, "log"), "--sampling-rate", rate)
 	said, err := cmd.StderrPipe()
 	if err != nil {
-		return sample{}, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return sample{}, err
+		return err
 	}
-	watched := watch{middle: v.middle, warmup: float64(w.o.warmup), seconds: float64(w.o.seconds), enough: func() { _ = cmd.Process.Signal(syscall.SIGALRM) }}
+	watched := watch{middle: v.middle, warmup: float64(w.o.warmup), seconds: seconds, enough: func() { _ = cmd.Process.Signal(syscall.SIGALRM) }}
 	watched.read(said)
 	if err := cmd.Wait(); err != nil {
-		return sample{}, fmt.Errorf("pgbench: %w: %s", err, cmp.Or(watched.complaint, "no reason is told"))
+		return fmt.Errorf("pgbench: %w: %s", err, cmp.Or(watched.complaint, "no reason is told"))
 	}
 	latencies, err := readLatencies(dir, watched.from, watched.to)
 	if err != nil {
-		return sample{}, err
+		return err
 	}
-	return watched.sample(latencies)
+	return watched.addTo(y, latencies)
 }
 
 // threads is how many pgbench gets. It waits for the answer to a Parse with the whole thread, which never ends if that
@@ -144,20 +162,21 @@ func parseProgress(line string) (at, tps float64, ok bool) {
 	return at, tps, err == nil && n == 2
 }
 
-func (w *watch) sample(latencies []float64) (sample, error) {
+// addTo adds what was measured.
+func (w *watch) addTo(y *yield, latencies []float64) error {
 	if w.err != nil {
-		return sample{}, w.err
+		return w.err
 	}
 	if w.done == 0 || len(latencies) == 0 {
-		return sample{}, errors.New("no transactions")
+		return errors.New("no transactions")
 	}
-	slices.Sort(latencies)
-	s := sample{TPS: w.done / w.measured, P50: quantile(latencies, 0.5), P99: quantile(latencies, 0.99)}
-	if w.middle != nil {
-		s.CPU = float64((w.end.cpu - w.begin.cpu).Microseconds()) / w.done
-		s.RSS = float64(w.end.rss) / (1 << 20)
-	}
-	return s, nil
+	y.parts++
+	y.done += w.done
+	y.seconds += w.measured
+	y.cpu += w.end.cpu - w.begin.cpu
+	y.rss = w.end.rss
+	y.latencies = append(y.latencies, latencies...)
+	return nil
 }
 
 func quantile(sorted []float64, q float64) float64 { return sorted[int(q*float64(len(sorted)-1))] }

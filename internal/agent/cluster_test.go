@@ -21,6 +21,7 @@ import (
 	"github.com/havenha/haven/internal/bootclock"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs"
 	"github.com/havenha/haven/internal/dcs/etcd"
 	"github.com/havenha/haven/internal/guard"
 	"github.com/havenha/haven/internal/journal"
@@ -39,8 +40,9 @@ type world struct {
 	store   *etcd.Client
 	members map[string]*testMember
 	file    string
-	alone   bool                     // members have no guard
-	clocks  func() bootclock.Reading // nil: those of this host
+	alone   bool                      // members have no guard
+	clocks  func() bootclock.Reading  // nil: those of this host
+	through func(dcs.Store) dcs.Store // what stands between members and the store; nil: nothing
 }
 
 type testMember struct {
@@ -139,9 +141,11 @@ func (w *world) instance(node *config.Node) *postgres.Instance {
 	p := node.Postgres
 	server, err := postgres.New(postgres.Options{
 		DataDir: p.DataDir, Name: node.Name, Scope: node.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port, RunAs: pgtest.Account(w.t),
-		Superuser:   postgres.Credentials{Username: p.Superuser.Username, Password: p.Superuser.Password},
-		Replication: postgres.Credentials{Username: p.Replication.Username, Password: p.Replication.Password},
-		LogFile:     filepath.Join(w.dir, node.Name+".pg.log"), CtlTimeout: time.Minute, InitDB: node.Bootstrap.InitDB,
+		Logins: postgres.Logins{
+			Superuser:   postgres.Credentials{Username: p.Superuser.Username, Password: p.Superuser.Password},
+			Replication: postgres.Credentials{Username: p.Replication.Username, Password: p.Replication.Password},
+		},
+		LogFile: filepath.Join(w.dir, node.Name+".pg.log"), CtlTimeout: time.Minute, InitDB: node.Bootstrap.InitDB,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -167,8 +171,12 @@ func (w *world) start(name string) *testMember {
 	m := &testMember{name: name, server: server, node: node, done: make(chan error, 1)}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	m.guard = w.openGuard(node, server, logger)
+	var store dcs.Store = w.store
+	if w.through != nil {
+		store = w.through(store)
+	}
 	m.agent = agent.New(agent.Options{
-		Node: node, Store: w.store, Server: server, Journal: j, Guard: m.guard, Peers: http.DefaultClient, Version: "test",
+		Node: node, Store: store, Server: server, Journal: j, Guard: m.guard, Peers: http.DefaultClient, Version: "test",
 		Log: logger, Clocks: w.clocks,
 	})
 	m.serve(w.t)

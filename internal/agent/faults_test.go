@@ -15,6 +15,8 @@ import (
 	"github.com/havenha/haven/internal/check"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/drill"
+	"github.com/havenha/haven/internal/drill/hosts"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 	"github.com/jackc/pgx/v5"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -454,13 +456,17 @@ func (w *world) end(name string) {
 func TestBootstrapThatDied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "{ttl: 10}", "a", "b")
+	held, script := filepath.Join(w.dir, "held"), filepath.Join(w.dir, "post_init.sh")
+	pgtest.Must(t, os.WriteFile(held, nil, 0o644))
+	pgtest.Must(t, os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nwhile [ -e %s ]; do sleep 0.05; done\n", held), 0o755))
+	w.rewrite("bootstrap: {", fmt.Sprintf("bootstrap: {post_init: %s, ", script))
 	a := w.start("a")
-	w.await("the bootstrap has begun", func(s cluster.Snapshot) bool { return s.Initialize != nil })
 	mark := filepath.Join(a.node.Postgres.DataDir, "haven.founding")
-	w.eventually("initdb is done", 20*time.Second, func() bool { _, err := os.Lstat(mark); return err == nil })
+	w.eventually("initdb is done", patient, func() bool { _, err := os.Lstat(mark); return err == nil })
 
 	a.stop(agent.ErrAbandon) // in its own process it cleans up after itself; what a dead one leaves is put there by hand
 	a.end()
+	pgtest.Must(t, os.Remove(held))
 
 	w.leaveHalf(a)
 	w.start("a")
@@ -524,5 +530,54 @@ func TestTTLChangesAtRuntime(t *testing.T) {
 	now := w.await("two members", synced(2))
 	if now.Leader.ModRev != s.Leader.ModRev {
 		t.Error("the change of the ttl moved the leader key")
+	}
+}
+
+// TestLongerTTLAtRuntime: the leader's lease stays as short as it was, so it is renewed as often as before: a server that was ended
+// because the next renewal came after the deadline would be started and ended again, for as long as its member leads.
+func TestLongerTTLAtRuntime(t *testing.T) {
+	t.Parallel()
+	w := startCluster(t, "{ttl: 10, loop_wait: 1, synchronous_mode: off}", "a")
+	s := w.await("one member", whole(1))
+	pid := postmaster(t, w.leader(s))
+	if err := w.store.PutConfig(t.Context(), []byte(`{"ttl": 120, "loop_wait": 30, "retry_timeout": 10, "synchronous_mode": false}`), -1); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the leader knows of it", patient, func() bool { return w.members["a"].agent.Status().Dynamic.TTL == 2*time.Minute })
+	w.renewedFor("a", 25*time.Second)
+	now := w.await("one member", whole(1))
+	if now.Leader.ModRev != s.Leader.ModRev || postmaster(t, w.leader(now)) != pid {
+		t.Error("the change of the ttl ended the server")
+	}
+}
+
+// TestDeletedMemberKeyIsWritten: a member key that somebody has deleted comes back, though nothing in it has changed.
+func TestDeletedMemberKeyIsWritten(t *testing.T) {
+	t.Parallel()
+	w := startCluster(t, "{ttl: 10, loop_wait: 1, synchronous_mode: off}", "a", "b")
+	s := w.await("two members", whole(2))
+	_, err := w.raw().Delete(t.Context(), "/service/test/members/"+other(s))
+	pgtest.Must(t, err)
+	w.await("two members", whole(2))
+}
+
+// TestCandidateThatReceivesSlowly: what the candidate lacks when the primary has shut down is sent to it as long as it comes
+// on.
+func TestCandidateThatReceivesSlowly(t *testing.T) {
+	t.Parallel()
+	w := startCluster(t, "{ttl: 20, synchronous_mode: off, maximum_lag_on_failover: 1000000000}", "a", "b")
+	s := w.await("two members", whole(2))
+	leader, candidate := s.Leader.Name, other(s)
+	mend := w.undo(hosts.SlowSync(w.processes(candidate), 500*time.Millisecond)) // one for each segment that it has received
+	w.mustExec(leader, "CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 120000)")
+	pgtest.Must(t, w.store.PutFailover(t.Context(), cluster.Failover{Leader: leader, Candidate: candidate}, -1))
+	now := w.await("the switchover", func(now cluster.Snapshot) bool { return now.Leader != nil && now.Leader.Name == candidate })
+	mend()
+	if now.Term.Number != s.Term.Number+1 {
+		t.Errorf("term %d after %d", now.Term.Number, s.Term.Number)
+	}
+	w.await("two members", whole(2))
+	if n := w.count(candidate, "SELECT count(*) FROM big"); n != 120000 {
+		t.Errorf("%d of 120000 rows", n)
 	}
 }

@@ -90,7 +90,7 @@ func TestCustomBootstrap(t *testing.T) {
 	if got := readFile(t, asked+"/post"); !strings.HasPrefix(got, "postgresql://postgres@127.0.0.1:") || !strings.Contains(got, " -c synchronous_commit=local -c statement_timeout=0") {
 		t.Errorf("post_init got %q", got)
 	}
-	o := postgres.Options{ListenAddresses: "127.0.0.1", Port: a.node.Postgres.Port, Superuser: postgres.Credentials{Username: "postgres", Password: "one-two-three"}}
+	o := postgres.Options{ListenAddresses: "127.0.0.1", Port: a.node.Postgres.Port, Logins: postgres.Logins{Superuser: postgres.Credentials{Username: "postgres", Password: "one-two-three"}}}
 	if rows := query(t, o, "SELECT v FROM t"); len(rows) != 1 || rows[0][0] != "kept" {
 		t.Errorf("the table holds %v, want what was there at the restore point", rows)
 	}

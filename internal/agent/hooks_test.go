@@ -16,7 +16,7 @@ import (
 )
 
 // hooked is a world whose members' commands write what they are told into <dir>/<member>.told, and wait while the file
-// hold-<key> of the member is there; refuse-<key> makes them fail.
+// hold-<key> of the member is there, which stands in <member>.begun; refuse-<key> makes them fail.
 func hooked(t *testing.T, dcs string, names ...string) *world {
 	t.Helper()
 	w := newWorld(t, dcs, names...)
@@ -25,6 +25,7 @@ func hooked(t *testing.T, dcs string, names ...string) *world {
 		script := filepath.Join(w.dir, n+".sh")
 		body := fmt.Sprintf(`#!/bin/sh
 key=$1; shift
+echo "$key" >> %[1]s/%[2]s.begun
 while [ -e %[1]s/%[2]s.hold-$key ]; do sleep 0.05; done
 echo "$key $*" | sed 's/ *$//' >> %[1]s/%[2]s.told
 [ ! -e %[1]s/%[2]s.refuse-$key ]
@@ -32,12 +33,9 @@ echo "$key $*" | sed 's/ *$//' >> %[1]s/%[2]s.told
 		if err := os.WriteFile(script, []byte(body), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		told := filepath.Join(w.dir, n+".told")
-		if err := os.WriteFile(told, nil, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(told, 0o666); err != nil {
-			t.Fatal(err)
+		for _, file := range []string{".told", ".begun"} {
+			pgtest.Must(t, os.WriteFile(filepath.Join(w.dir, n+file), nil, 0o666))
+			pgtest.Must(t, os.Chmod(filepath.Join(w.dir, n+file), 0o666))
 		}
 		hooks := fmt.Sprintf("pre_promote: %[1]s pre_promote, before_stop: %[1]s before_stop, callbacks: {", script)
 		for _, on := range []string{"on_start", "on_stop", "on_restart", "on_reload", "on_role_change"} {
@@ -220,4 +218,93 @@ func TestLostLeaseWaitsForNoScript(t *testing.T) {
 	<-w.server.Stopped()
 	w.startEtcd()
 	w.await("somebody leads again", whole(2))
+}
+
+// stopping is a cluster with a switchover from a to b under way, in the script before the stop; release lets that go on.
+func stopping(t *testing.T, dcs string) (w *world, before cluster.Snapshot, release func()) {
+	t.Helper()
+	w = hooked(t, dcs, "a", "b")
+	w.start("a")
+	w.await("a leads", led("a", 1))
+	w.start("b")
+	before = w.await("b follows", led("a", 2))
+	release = w.mark("a", "hold-before_stop")
+	w.switchTo("a", "b")
+	w.eventually("the primary is about to be stopped", patient, func() bool {
+		return strings.Contains(readFile(t, filepath.Join(w.dir, "a.begun")), "before_stop")
+	})
+	return w, before, release
+}
+
+// TestHandoverFollowsTheLease changes the ttl while a switchover stops the primary: the candidate's member key moves to a lease of
+// the new ttl, after the decision and before the handover, and leadership is handed over to that lease.
+func TestHandoverFollowsTheLease(t *testing.T) {
+	w, before, release := stopping(t, "{ttl: 30, loop_wait: 1, synchronous_mode: off}")
+	pgtest.Must(t, w.store.PutConfig(t.Context(), []byte(`{"ttl": 20, "loop_wait": 1, "synchronous_mode": false}`), -1))
+	w.await("the lease of b is another", func(now cluster.Snapshot) bool {
+		was, _ := before.Member("b")
+		is, ok := now.Member("b")
+		return ok && is.Lease != was.Lease
+	})
+	release()
+	now := w.await("b leads", led("b", 2))
+	if b, _ := now.Member("b"); now.Term.Number != before.Term.Number+1 || now.Leader.Lease != b.Lease {
+		t.Errorf("leader %+v, term %+v; term %d was before it, and the lease of b is %d", now.Leader, now.Term, before.Term.Number, b.Lease)
+	}
+}
+
+// TestRequestAskedForAgain: the request is written again while its switchover stops the primary, as by an operator whose first
+// command has had no answer. The switchover is finished, and the second request is met by it.
+func TestRequestAskedForAgain(t *testing.T) {
+	w, before, release := stopping(t, "{ttl: 30, loop_wait: 1, synchronous_mode: off}")
+	pgtest.Must(t, w.store.PutFailover(t.Context(), cluster.Failover{Leader: "a", Candidate: "b"}, -1))
+	release()
+	now := w.await("b leads", led("b", 2))
+	if now.Term.Number != before.Term.Number+1 || !now.Failover.Empty() {
+		t.Errorf("term %d after %d, request %+v", now.Term.Number, before.Term.Number, now.Failover)
+	}
+}
+
+// TestOrderIsFinishedInAPause: an agent that is told to end in a pause leaves its server as it is, but first finishes the switchover
+// for which it stops that server.
+func TestOrderIsFinishedInAPause(t *testing.T) {
+	w, before, release := stopping(t, "{ttl: 30, loop_wait: 1, synchronous_mode: off}")
+	a := w.members["a"]
+	pgtest.Must(t, w.store.PutConfig(t.Context(), []byte(`{"ttl": 30, "loop_wait": 1, "synchronous_mode": false, "pause": true}`), -1))
+	w.eventually("a knows of the pause", patient, func() bool { return a.agent.Status().Dynamic.Pause })
+	a.stop(nil)
+	time.Sleep(time.Second) // it must not end
+	release()
+	pgtest.Must(t, <-a.done)
+	a.done <- nil
+	now := w.await("b leads", led("b", 1))
+	if now.Term.Number != before.Term.Number+1 {
+		t.Errorf("term %d after %d", now.Term.Number, before.Term.Number)
+	}
+}
+
+// TestRequestTakenBack: a request that is taken back while its switchover waits for open transactions stops nothing.
+func TestRequestTakenBack(t *testing.T) {
+	w := hooked(t, "{ttl: 30, loop_wait: 1, synchronous_mode: off, haven: {switchover_wait: 30s}}", "a", "b")
+	a := w.start("a")
+	w.await("a leads", led("a", 1))
+	w.start("b")
+	before := w.await("b follows", led("a", 2))
+	pid := postmaster(t, a)
+	conn, err := w.connect(t.Context(), "a")
+	pgtest.Must(t, err)
+	tx, err := conn.Begin(t.Context())
+	pgtest.Must(t, err)
+	w.switchTo("a", "b")
+	held := func(s cluster.Snapshot) bool { return s.Hold != nil && s.Hold.Seconds > 0 }
+	w.await("new transactions are held", held)
+	pgtest.Must(t, w.store.PutFailover(t.Context(), cluster.Failover{}, -1))
+	pgtest.Must(t, tx.Rollback(t.Context()))
+	w.await("nothing is held any more", func(s cluster.Snapshot) bool { return !held(s) })
+	pgtest.Must(t, conn.Close(t.Context()))
+	w.eventually("the switchover is over", patient, func() bool { return a.agent.Status().Task == nil })
+	now := w.await("a leads", led("a", 2))
+	if now.Term.Number != before.Term.Number || postmaster(t, a) != pid || slices.Contains(w.told("a"), "before_stop") {
+		t.Errorf("term %d after %d, postmaster %d after %d: the server was stopped", now.Term.Number, before.Term.Number, postmaster(t, a), pid)
+	}
 }

@@ -17,10 +17,10 @@ import (
 type renewal struct {
 	lease    dcs.Lease // the lease in use; its id changes when the old one has ended
 	deadline cluster.Instant
-	renewed  *dcs.Holder     // the leadership that was proven, until deadline
-	began    cluster.Instant // when the proof of it began
-	lost     *dcs.Holder     // the leadership that the store denies
-	failsafe bool            // it was proven by the word of all members, without the store
+	renewed  *dcs.Holder       // the leadership that was proven, until deadline
+	began    bootclock.Reading // when the proof of it began
+	lost     *dcs.Holder       // the leadership that the store denies
+	failsafe bool              // it was proven by the word of all members, without the store
 	err      error
 }
 
@@ -38,9 +38,11 @@ type keeper struct {
 	ttl    time.Duration // that is asked for from now on
 	wait   time.Duration // loop_wait
 
-	failsafe  bool  // the last proof was the word of all members; only run uses it
-	unguarded bool  // there was no guard at the last proof; only run uses it, and refused
-	refused   int64 // the lease of that proof
+	// Only run uses these.
+	failsafe  bool      // the last proof was the word of all members
+	unguarded bool      // there was no guard at the last proof
+	refused   int64     // the lease of that proof
+	proven    dcs.Lease // the lease of the last proof that the store gave
 }
 
 func newKeeper(a *Agent) *keeper {
@@ -58,7 +60,7 @@ func (k *keeper) hold(h *dcs.Holder) {
 // adopt makes an existing lease the member's own.
 func (k *keeper) adopt(l dcs.Lease) {
 	k.mu.Lock()
-	k.lease, k.asked = l, k.ttl
+	k.lease, k.asked = l, l.TTL
 	k.mu.Unlock()
 }
 
@@ -113,10 +115,10 @@ func (k *keeper) once(ctx context.Context) time.Duration {
 	if holder != nil { // an earlier agent's, perhaps: the leader key and the member key hang on one lease
 		lease.ID = holder.Lease
 	}
-	every := min(wait, ttl/6)
-	if holder != nil && k.loopStands(wait, ttl) {
+	length := k.length(holder, ttl)
+	if holder != nil && k.loopStands(wait, length) {
 		k.tell(ctx, renewal{lease: lease, err: errors.New("the loop does not turn")})
-		return every / 4
+		return between(wait, length) / 4
 	}
 	if k.unguarded && holder == nil {
 		k.unguarded = false
@@ -127,7 +129,7 @@ func (k *keeper) once(ctx context.Context) time.Duration {
 	if k.unguarded { // to renew what cannot count would only keep the key from members that can lead
 		if err := k.a.warden.ready(); err != nil {
 			k.tell(ctx, renewal{lease: lease, err: fmt.Errorf("%w: %w", errUnguarded, err)})
-			return max(every/4, 50*time.Millisecond)
+			return soon(wait, length)
 		}
 		k.unguarded = false
 	}
@@ -136,7 +138,8 @@ func (k *keeper) once(ctx context.Context) time.Duration {
 	case lease.ID == 0:
 		r = k.grant(ctx, ttl)
 	case holder != nil:
-		r = k.prove(ctx, lease, holder, ttl)
+		r = k.prove(ctx, lease, holder, length)
+		length = k.length(holder, ttl)
 	case asked != ttl: // the configuration has changed; the old lease runs out, and the member key moves to the new one
 		r = k.grant(ctx, ttl)
 	default:
@@ -144,9 +147,25 @@ func (k *keeper) once(ctx context.Context) time.Duration {
 	}
 	k.tell(ctx, r)
 	if r.err != nil {
-		return max(every/4, 50*time.Millisecond)
+		return soon(wait, length)
 	}
-	return every
+	return between(wait, length)
+}
+
+// length is that of the lease, as far as renewals are concerned: a longer ttl reaches the lease that leadership hangs on with the next
+// change of leadership only, and a shorter one counts at once.
+func (k *keeper) length(holder *dcs.Holder, ttl time.Duration) time.Duration {
+	if holder != nil && k.proven.ID == holder.Lease {
+		return min(ttl, k.proven.TTL)
+	}
+	return ttl
+}
+
+// between is the time from one renewal of a lease of that length to the next, and soon that after one that failed.
+func between(loopWait, length time.Duration) time.Duration { return min(loopWait, length/6) }
+
+func soon(loopWait, length time.Duration) time.Duration {
+	return max(between(loopWait, length)/4, 50*time.Millisecond)
 }
 
 // loopStands tells that the event loop has not turned for too long: what it guards may be hung with it.
@@ -166,15 +185,15 @@ func (k *keeper) grant(ctx context.Context, ttl time.Duration) renewal {
 	return renewal{lease: lease}
 }
 
-func (k *keeper) prove(ctx context.Context, lease dcs.Lease, h *dcs.Holder, ttl time.Duration) renewal {
-	began := bootclock.Now()
-	proving, cancel := k.a.provingTime(ctx, ttl)
-	_, deadline, err := k.a.prove(proving, *h)
+func (k *keeper) prove(ctx context.Context, lease dcs.Lease, h *dcs.Holder, length time.Duration) renewal {
+	began := k.a.stolen.read()
+	proving, cancel := k.a.provingTime(ctx, length)
+	proof, deadline, err := k.a.prove(proving, *h)
 	cancel()
-	k.a.figures.renewal(bootclock.Now().Sub(began), err)
+	k.a.figures.renewal(bootclock.Now().Sub(began.Boot), err)
 	if err == nil {
-		k.failsafe = false
-	} else if r, ok := k.withoutStore(ctx, lease, h, ttl, err); ok {
+		k.failsafe, k.proven = false, dcs.Lease{ID: h.Lease, TTL: proof.TTL}
+	} else if r, ok := k.withoutStore(ctx, lease, h, length, err); ok {
 		return r
 	}
 	if k.unguarded = errors.Is(err, errUnguarded); k.unguarded {
@@ -192,30 +211,30 @@ func (k *keeper) prove(ctx context.Context, lease dcs.Lease, h *dcs.Holder, ttl 
 // withoutStore has leadership proven by the word of all members, where the store cannot be reached. It goes on when the
 // store is back and denies a leadership whose lease has ended meanwhile: nobody else can have taken it, and the loop creates
 // the key again, for which it needs a new lease.
-func (k *keeper) withoutStore(ctx context.Context, lease dcs.Lease, h *dcs.Holder, ttl time.Duration, why error) (renewal, bool) {
+func (k *keeper) withoutStore(ctx context.Context, lease dcs.Lease, h *dcs.Holder, length time.Duration, why error) (renewal, bool) {
 	denied := errors.Is(why, dcs.ErrConflict) || errors.Is(why, dcs.ErrLeaseGone)
 	if errors.Is(why, errUnguarded) || denied && !k.failsafe {
 		return renewal{}, false
 	}
-	began := bootclock.Now()
-	deadline, ok := k.a.failsafe(ctx, *h, ttl)
+	began := k.a.stolen.read()
+	deadline, ok := k.a.failsafe(ctx, *h, length)
 	if !ok {
 		return renewal{}, false
 	}
 	k.failsafe = true
 	if denied {
-		lease = k.fresh(ctx, h.Lease, ttl, lease)
+		lease = k.fresh(ctx, h.Lease, length/4, lease)
 	}
 	return renewal{lease: lease, renewed: h, began: began, deadline: deadline, failsafe: true}, true
 }
 
-// fresh is a lease in the place of one that has ended; that one, if none can be had in a part of ttl: the loop waits meanwhile for the
+// fresh is a lease in the place of one that has ended; that one, if none can be had within limit: the loop waits meanwhile for the
 // deadline that the members' word has proven.
-func (k *keeper) fresh(ctx context.Context, ended int64, ttl time.Duration, old dcs.Lease) dcs.Lease {
-	ctx, cancel := context.WithTimeout(ctx, ttl/4)
+func (k *keeper) fresh(ctx context.Context, ended int64, limit time.Duration, old dcs.Lease) dcs.Lease {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	k.mu.Lock()
-	own := k.lease
+	own, ttl := k.lease, k.ttl
 	k.mu.Unlock()
 	if own.ID != 0 && own.ID != ended && k.a.store.KeepAlive(ctx, own.ID) == nil {
 		return own
@@ -263,10 +282,10 @@ func (a *Agent) takeRenewal(r renewal) {
 	}
 	switch {
 	case st.holder == nil:
-	case r.renewed != nil && r.began < a.stolen.doubt.Boot:
+	case r.renewed != nil && r.began.Boot < a.stolen.doubt.Boot:
 		a.keeper.again() // what it has proven may be older than it looks
 	case r.renewed != nil && r.renewed.LeaderRev == st.holder.LeaderRev:
-		a.stolen.proven = a.stolen.read()
+		a.stolen.proven = r.began
 		st.deadline, st.failsafe = max(st.deadline, r.deadline), r.failsafe
 	case r.lost != nil && st.task != nil && writesTerm(st.task.Kind):
 		// the running action moves the term on: what the keeper compared may be our own former revision

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -138,7 +139,11 @@ func (a *Agent) open(ctx context.Context, in input, e *effects) error {
 	next, names := openSync(in)
 	event := in.story.event(in, t, *p)
 	changes := dcs.Changes{Term: &t, Sync: next, Event: &event, History: a.history(in, p.Timeline)}
-	h, _, err := a.store.Write(ctx, *in.holder, changes)
+	var h dcs.Holder
+	err := a.untilKnown(ctx, func() (err error) {
+		h, _, err = a.store.Write(ctx, *in.holder, changes)
+		return err
+	})
 	if err != nil {
 		a.refresh(ctx, e)
 		return fmt.Errorf("open: %w", err)
@@ -232,7 +237,7 @@ func (a *Agent) release(ctx context.Context, in input, e *effects) error {
 	if p := in.seen.probe; in.seen.process != ha.ProcessDown && (p == nil || !p.InRecovery) {
 		return errors.New("release: the server may still be writable")
 	}
-	if err := a.store.Release(ctx, *in.holder, nil); err != nil {
+	if err := a.untilKnown(ctx, func() error { return a.store.Release(ctx, *in.holder, nil) }); err != nil {
 		return fmt.Errorf("release the leader key: %w", err)
 	}
 	e.unled = true
@@ -262,33 +267,78 @@ func (a *Agent) handOver(ctx context.Context, in input, e *effects) error {
 	return a.giveTo(ctx, in, in.action.Member, nil, e)
 }
 
-// giveTo writes the handover. To a member that writes no terms, the key is deleted and the request left for it, as
-// Patroni does.
+// giveTo writes the handover. What it rests on may have moved since the decision: the candidate's member key to another lease, as
+// it does when the ttl is changed, or the request, which somebody has written again. As long as leadership is ours, what is in the
+// store now is tried once more: the server is down, and going back would only make the outage longer.
 func (a *Agent) giveTo(ctx context.Context, in input, name string, status *cluster.Status, e *effects) error {
 	if in.holder == nil {
 		return errors.New("hand over: no leadership is held")
 	}
-	m, ok := in.snap.Member(name)
-	if !ok {
-		return fmt.Errorf("hand over: %s has no member key", name)
-	}
-	var err error
-	if m.Haven == nil {
-		err = a.store.Release(ctx, *in.holder, status)
-	} else {
-		o := dcs.Handover{Candidate: name, Lease: m.Lease, Status: status, Term: a.nextTerm(in, name, cluster.FenceStopped, in.action.Cause)}
-		if f := in.snap.Failover; !f.Empty() {
-			o.FailoverRev = f.ModRev
-		}
-		err = a.store.HandOver(ctx, *in.holder, o)
-	}
-	if err == nil {
-		e.unled = true
-		e.note("handed leadership over to %s", name)
-	}
+	err := a.giveToMember(ctx, in, in.snap, name, status)
 	a.refresh(ctx, e)
+	if errors.Is(err, dcs.ErrConflict) && e.snap.Leader != nil && e.snap.Leader.ModRev == in.holder.LeaderRev {
+		e.note("the store refused the handover: %s or the request has changed meanwhile; once more, as they are now", name)
+		err = a.giveToMember(ctx, in, e.snap, name, status)
+		a.refresh(ctx, e)
+	}
 	if err != nil {
 		return fmt.Errorf("hand over to %s: %w", name, err)
+	}
+	e.unled = true
+	e.note("handed leadership over to %s", name)
+	return nil
+}
+
+// giveToMember hands leadership over to a member as snap shows it, and clears the request that this meets; another stays for the next
+// leader. To a member that writes no terms, the key is deleted and the request left for it, as Patroni does.
+func (a *Agent) giveToMember(ctx context.Context, in input, snap cluster.Snapshot, name string, status *cluster.Status) error {
+	m, ok := snap.Member(name)
+	if !ok {
+		return errors.New("it has no member key")
+	}
+	if m.Haven == nil {
+		return a.untilKnown(ctx, func() error { return a.store.Release(ctx, *in.holder, status) })
+	}
+	o := dcs.Handover{Candidate: name, Lease: m.Lease, Status: status, Term: a.nextTerm(in, name, cluster.FenceStopped, in.action.Cause)}
+	if f := snap.Failover; f.MetBy(name, time.Now()) {
+		o.FailoverRev = f.ModRev
+	}
+	return a.untilKnown(ctx, func() error { return a.store.HandOver(ctx, *in.holder, o) })
+}
+
+// unknownPause is between two tries of a write of which it is not known whether it was made.
+const unknownPause = 500 * time.Millisecond
+
+// untilKnown repeats a write until it is certain that it was made, or that it never will be, or until ctx ends: a message that has had no
+// answer may wait in the network, and be carried out after something was decided that rests on its not having been. If a server were
+// started again in place, and the message that hands leadership over arrived then, two would write. Once an outcome is unknown, only an
+// answer to that very write settles it, however later tries fail.
+func (a *Agent) untilKnown(ctx context.Context, write func() error) error {
+	for unknown := false; ; {
+		err := write()
+		unknown = unknown || errors.Is(err, dcs.ErrUnknown)
+		settled := err == nil || errors.Is(err, dcs.ErrConflict) || errors.Is(err, dcs.ErrLeaseGone)
+		if !unknown || settled || ctx.Err() != nil {
+			return err
+		}
+		a.log.Warn("it is not known whether this was written: trying again until it is", "error", err)
+		pause(ctx, unknownPause)
+	}
+}
+
+// stillAsked reads the request that a switchover carries out once more, before anything is stopped for it.
+func (a *Agent) stillAsked(ctx context.Context, in input) error {
+	if in.action.Request == 0 {
+		return nil
+	}
+	s, err := a.store.Snapshot(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the request again: %w", err)
+	case s.Failover.Empty():
+		return errors.New("the request was taken back")
+	case !s.Failover.SameAs(in.snap.Failover):
+		return errors.New("another request has taken its place")
 	}
 	return nil
 }
@@ -314,9 +364,20 @@ func (a *Agent) switchover(ctx context.Context, in input, e *effects) error {
 		return fmt.Errorf("switchover: %w", err)
 	}
 	resume := a.quiesce(ctx, in, e)
-	if err := a.stillStreams(ctx, candidate); err != nil {
-		resume()
+	if err := a.stopAndGive(ctx, in, candidate, e); err != nil {
+		resume() // where it was stopped, the server starts again in place
 		return fmt.Errorf("switchover: %w", err)
+	}
+	return nil
+}
+
+// stopAndGive is the part of a switchover in which nobody can write.
+func (a *Agent) stopAndGive(ctx context.Context, in input, candidate string, e *effects) error {
+	if err := a.stillStreams(ctx, candidate); err != nil {
+		return err
+	}
+	if err := a.stillAsked(ctx, in); err != nil {
+		return err
 	}
 	e.note("stopping the primary")
 	end, err := a.stopPrimary(ctx, in, candidate)
@@ -324,15 +385,10 @@ func (a *Agent) switchover(ctx context.Context, in input, e *effects) error {
 		return late
 	}
 	if err != nil {
-		resume() // the server starts again in place
-		return fmt.Errorf("switchover: %w", err)
-	}
-	e.note("the primary is shut down, %s has its WAL up to %s", candidate, end)
-	if err := a.giveTo(ctx, in, candidate, lastStatus(in, end), e); err != nil {
-		resume()
 		return err
 	}
-	return nil
+	e.note("the primary is shut down, %s has its WAL up to %s", candidate, end)
+	return a.giveTo(ctx, in, candidate, lastStatus(in, end), e)
 }
 
 func (a *Agent) stillStreams(ctx context.Context, candidate string) error {
@@ -348,9 +404,20 @@ func (a *Agent) stillStreams(ctx context.Context, candidate string) error {
 	return fmt.Errorf("%s does not stream any more", candidate)
 }
 
-// shutDownGrace is how long processes may be left after the control file says shut down: a walsender to a frozen
-// standby would stay for wal_sender_timeout.
-const shutDownGrace = time.Second
+// A walsender to a frozen standby would stay for wal_sender_timeout after the shutdown checkpoint. shutDownGrace is how long processes
+// may be left when nothing is waited for any more, and stillLimit how long a candidate may not come on that still lacks WAL.
+const (
+	shutDownGrace = time.Second
+	stillLimit    = 3 * time.Second
+)
+
+// pause waits so long, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
 
 // stopPrimary shuts the server down, waits until the candidate has the whole of its WAL, and makes sure that no process
 // is left. It returns the end of the WAL.
@@ -363,7 +430,7 @@ func (a *Agent) stopPrimary(ctx context.Context, in input, candidate string) (cl
 	a.beside(stopCtx, func(ctx context.Context) {
 		stopped <- a.server.Stop(ctx, postgres.StopFast, func(c postgres.Control) { down <- c })
 	})
-	if err := a.awaitStop(ctx, down, stopped); err != nil {
+	if err := a.awaitStop(ctx, down, stopped, func(ctx context.Context) { a.drain(ctx, in.snap, candidate) }); err != nil {
 		return 0, err
 	}
 	end, err := a.server.EndOfWAL()
@@ -373,17 +440,25 @@ func (a *Agent) stopPrimary(ctx context.Context, in input, candidate string) (cl
 	return end, a.awaitReceived(ctx, in.snap, candidate, end)
 }
 
-// awaitStop waits for the end of all processes; those that outlive the shutdown checkpoint are ended.
-func (a *Agent) awaitStop(ctx context.Context, down <-chan postgres.Control, stopped <-chan error) error {
+// awaitStop waits for the end of all processes. What outlives the shutdown checkpoint are walsenders, which still send; when drain
+// returns, they are ended.
+func (a *Agent) awaitStop(ctx context.Context, down <-chan postgres.Control, stopped <-chan error, drain func(context.Context)) error {
 	select {
 	case err := <-stopped:
 		return err
 	case <-down:
 	}
+	draining, cancel := context.WithCancel(ctx)
+	defer cancel()
+	drained := make(chan struct{})
+	a.beside(draining, func(ctx context.Context) {
+		defer close(drained)
+		drain(ctx)
+	})
 	select {
 	case err := <-stopped:
 		return err
-	case <-time.After(shutDownGrace):
+	case <-drained:
 		a.log.Warn("the server is shut down, but processes are left: ending them")
 		if err := a.server.Kill(ctx); err != nil {
 			return err
@@ -392,6 +467,26 @@ func (a *Agent) awaitStop(ctx context.Context, down <-chan postgres.Control, sto
 			a.log.Debug("the shutdown was overtaken", "error", err)
 		}
 		return nil
+	}
+}
+
+// drain returns when the candidate has all of the WAL, and other standbys have had a moment for it, or when the candidate has not come
+// on for stillLimit.
+func (a *Agent) drain(ctx context.Context, s cluster.Snapshot, candidate string) {
+	end, err := a.server.EndOfWAL()
+	if err != nil {
+		a.log.Warn("the end of the WAL is not known yet", "error", err)
+		end = math.MaxUint64
+	}
+	var reached cluster.LSN
+	limit := stillLimit
+	for since := time.Now(); ctx.Err() == nil && time.Since(since) < limit; pause(ctx, 20*time.Millisecond) {
+		if answer, err := a.askOne(ctx, s, candidate); err == nil && answer.Position > reached {
+			reached, since = answer.Position, time.Now()
+		}
+		if reached >= end {
+			limit = shutDownGrace
+		}
 	}
 }
 

@@ -303,11 +303,18 @@ func (a *Agent) startPrimary(ctx context.Context, in input, e *effects) error {
 	return nil
 }
 
+// lastWords is how long sessions have to end by themselves after their postmaster has (AwaitOrphans). They were seen to need some
+// milliseconds; one in the middle of a statement needs longer, and is not waited for.
+const lastWords = 50 * time.Millisecond
+
 // kill ends every process of the server; it returns only when none is left.
 func (a *Agent) kill(ctx context.Context, in input, e *effects) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	a.warden.ending.CompareAndSwap(0, int64(bootclock.Now()))
+	if in.seen.process == ha.ProcessOrphans && !in.lost {
+		a.server.AwaitOrphans(ctx, lastWords)
+	}
 	if err := a.server.Kill(ctx); err != nil {
 		return err
 	}

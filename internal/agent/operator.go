@@ -33,6 +33,7 @@ type reinitOrder struct {
 	force    bool
 	accepted bool
 	reply    chan error
+	former   *reinitOrder // one that was accepted, and goes on if this is refused
 }
 
 // plannedRestart waits for its time.
@@ -67,6 +68,15 @@ func (a *Agent) await(ctx context.Context, reply <-chan error) error {
 	}
 }
 
+// awaitOr waits for the answer to an order; when ctx ends before, forget takes the order back, on the loop.
+func (a *Agent) awaitOr(ctx context.Context, reply <-chan error, forget func(*orders)) error {
+	err := a.await(ctx, reply)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, a.onLoop(context.WithoutCancel(ctx), func() { forget(&a.st.orders) }))
+	}
+	return err
+}
+
 // Restart restarts the server and returns when that is over. An ha.Refusal says why nothing was done; ErrStillStarting
 // that the server was not ready in time. When ctx ends, a restart that has begun goes on; one that has not is forgotten.
 func (a *Agent) Restart(ctx context.Context, r ha.Restart) error {
@@ -82,14 +92,11 @@ func (a *Agent) Restart(ctx context.Context, r ha.Restart) error {
 	if err != nil {
 		return err
 	}
-	if err = a.await(ctx, reply); err != nil && ctx.Err() != nil {
-		err = errors.Join(err, a.onLoop(context.WithoutCancel(ctx), func() {
-			if o := &a.st.orders; o.restart == order && !order.begun {
-				o.restart = nil
-			}
-		}))
-	}
-	return err
+	return a.awaitOr(ctx, reply, func(o *orders) {
+		if o.restart == order && !order.begun {
+			o.restart = nil
+		}
+	})
 }
 
 // ScheduleRestart has the server restarted at that time; ha.ErrAlreadyScheduled if another restart waits.
@@ -128,27 +135,37 @@ func (a *Agent) UnscheduleRestart(ctx context.Context) (bool, error) {
 }
 
 // Reinitialize has the data replaced by a new copy, and returns when that is begun; an ha.Refusal says why it is not. With
-// force, a copy or comparison that runs is ended for it.
+// force, a copy or comparison that runs is ended for it. When ctx ends before that, the order is forgotten.
 func (a *Agent) Reinitialize(ctx context.Context, r ha.Reinit, force bool) error {
 	reply := make(chan error, 1)
+	order := &reinitOrder{Reinit: r, force: force, reply: reply}
 	err := a.onLoop(ctx, func() {
 		if o := a.st.orders.reinit; o != nil && !force {
 			reply <- ha.Refusal("reinitialize already in progress")
 			return
+		} else if o != nil && !o.accepted {
+			o.reply <- ha.Refusal("another order to reinitialize has taken its place")
+			order.former = o.former
+		} else {
+			order.former = o
 		}
-		a.st.orders.reinit = &reinitOrder{Reinit: r, force: force, reply: reply}
+		a.st.orders.reinit = order
 	})
 	if err != nil {
 		return err
 	}
-	return a.await(ctx, reply)
+	return a.awaitOr(ctx, reply, func(o *orders) {
+		if o.reinit == order && !order.accepted {
+			o.reinit = order.former
+		}
+	})
 }
 
 // takeOrders shows Decide the orders that may be carried out, and answers those that may not.
 func (a *Agent) takeOrders(v *ha.View) {
 	o := &a.st.orders
 	o.due(a)
-	if r := o.restart; r != nil && !r.begun {
+	if r := o.restart; r != nil && !r.begun && !passing(v.Task) {
 		if why := ha.RefuseRestart(*v, r.Restart); why != "" {
 			a.refuse("restart", why, r.reply)
 			o.restart = nil
@@ -159,6 +176,9 @@ func (a *Agent) takeOrders(v *ha.View) {
 	}
 	a.takeReinit(v)
 }
+
+// passing tells whether orders wait for the end of what is under way; the loop turns then.
+func passing(t *ha.Task) bool { return t != nil && t.Passing() }
 
 func (a *Agent) refuse(what string, why ha.Refusal, reply chan<- error) {
 	a.log.Warn("an order of an operator is not carried out", "order", what, "why", string(why))
@@ -182,15 +202,17 @@ func (a *Agent) takeReinit(v *ha.View) {
 	case t != nil && r.force && t.Interruptible():
 		a.st.cancel() // it is asked again when that has ended
 		return
+	case passing(t):
+		return
 	case why != "":
 		a.refuse("reinitialize", why, r.reply)
-		o.reinit = nil
+		o.reinit = r.former
 	default:
 		r.accepted = true
 		r.reply <- nil
 	}
 	if o.reinit != nil {
-		v.Reinit = &r.Reinit
+		v.Reinit = &o.reinit.Reinit
 	}
 }
 
@@ -212,8 +234,10 @@ func (a *Agent) settleOrder(r taskResult) {
 			o.restart.reply <- r.err
 		}
 		o.restart = nil
-	case r.kind == ha.Clone && r.err == nil:
-		o.reinit = nil
+	case r.kind == ha.Clone && r.err == nil && o.reinit != nil:
+		if o.reinit.former = nil; o.reinit.accepted {
+			o.reinit = nil
+		}
 	}
 }
 
@@ -360,7 +384,7 @@ func (a *Agent) stopBounded(ctx context.Context, in input) error {
 	a.beside(limited, func(ctx context.Context) {
 		stopped <- a.server.Stop(ctx, postgres.StopFast, func(c postgres.Control) { down <- c })
 	})
-	err := a.awaitStop(ctx, down, stopped)
+	err := a.awaitStop(ctx, down, stopped, func(ctx context.Context) { pause(ctx, shutDownGrace) })
 	if err == nil || ctx.Err() != nil {
 		return err
 	}

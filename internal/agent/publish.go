@@ -40,6 +40,7 @@ type wanted struct {
 	failsafe map[string]string
 	every    time.Duration
 	set      bool
+	missing  bool // the store does not show the member key on this lease
 }
 
 func newKeyWriter(a *Agent) *keyWriter { return &keyWriter{a: a, kick: make(chan struct{}, 1)} }
@@ -92,7 +93,7 @@ func (w *keyWriter) run(ctx context.Context) {
 func (w *keyWriter) write(ctx context.Context, want wanted, last *string, lastStatus *cluster.Status) error {
 	b, _ := json.Marshal(want.member)
 	key := string(b) + "@" + time.Duration(want.lease).String()
-	if key != *last {
+	if key != *last || want.missing {
 		err := w.a.store.PutMember(ctx, want.lease, want.member)
 		if errors.Is(err, dcs.ErrLeaseGone) {
 			w.a.keeper.forget(want.lease)
@@ -128,6 +129,9 @@ func (a *Agent) publish() {
 	st := &a.st
 	a.noteOffice()
 	w := wanted{lease: st.lease.ID, member: s.Member, every: st.dynamic.LoopWait, set: true}
+	if key, ok := st.snap.Member(s.Member.Name); st.known && (!ok || key.Lease != st.lease.ID) {
+		w.missing = true
+	}
 	if st.holder != nil && !st.lost && st.task == nil && s.Probe != nil && (!s.Probe.InRecovery || a.leadsStandbys()) {
 		h := *st.holder
 		w.holder = &h

@@ -25,10 +25,7 @@ func (a *Agent) quiesce(ctx context.Context, in input, e *effects) (resume func(
 	}
 	began := time.Now()
 	a.writeHold(ctx, in, wait+holdLasts)
-	select {
-	case <-ctx.Done():
-	case <-time.After(holdSettles):
-	}
+	pause(ctx, holdSettles)
 	open, err := a.server.AwaitTransactions(ctx, wait)
 	switch {
 	case err != nil:

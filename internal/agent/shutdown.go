@@ -22,6 +22,7 @@ const (
 func (a *Agent) shutdown(ctx context.Context) error {
 	st := &a.st
 	if st.dynamic.Pause {
+		a.finishOrder(ctx)
 		a.releaseNow()
 		a.log.Info("paused: the server is left running")
 		return nil
@@ -43,6 +44,24 @@ func (a *Agent) shutdown(ctx context.Context) error {
 	defer done()
 	a.writer.flush(short, m, st.lease.ID)
 	return nil
+}
+
+// finishOrder waits for a switchover or a restart that is under way: in a pause nobody else would bring the server up again.
+func (a *Agent) finishOrder(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	for a.st.task != nil && (a.st.task.Kind == ha.Switch || a.st.task.Kind == ha.RestartServer) {
+		a.lastTurn.Store(int64(bootclock.Now()))
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-a.renewals:
+			a.takeRenewal(r)
+		case r := <-a.done:
+			a.takeOutcome(ctx, r)
+		case <-time.After(farewell):
+		}
+	}
 }
 
 // awaitEnd keeps the promise of the deadline while the server is being stopped.
@@ -81,7 +100,9 @@ func (a *Agent) stopServing(ctx context.Context, in input, to string) {
 	if to != "" && a.proven(ctx, in) {
 		in.action = ha.Action{Kind: ha.Switch, Member: to, Cause: stopCause(in.node.Name)}
 		var e effects
-		err := a.switchover(ctx, in, &e)
+		half, cancel := context.WithTimeout(ctx, stopTimeout/2) // the rest is for a stop without a handover
+		err := a.switchover(half, in, &e)
+		cancel()
 		if err == nil {
 			return
 		}

@@ -22,6 +22,9 @@ func stopLimit(in input, candidate string) time.Duration {
 // commit: in the priority mode each recorded standby does. False: it is for the rules of a failed switchover.
 func (a *Agent) overran(ctx context.Context, in input, candidate string, why error, e *effects) (bool, error) {
 	s := in.snap.Sync
+	if ctx.Err() != nil { // the time for all of it is over, not primary_stop_timeout
+		return false, nil
+	}
 	if !errors.Is(why, context.DeadlineExceeded) || in.dynamic.PrimaryStopTimeout == 0 || !certain(s, candidate) {
 		return false, nil
 	}

@@ -26,6 +26,7 @@ type input struct {
 	process *postgres.Server
 	seen    seen
 	story   story
+	lost    bool // leadership is
 	// startTimeout bounds the start of a server that an operator has restarted; 0: as configured.
 	startTimeout time.Duration
 	// fromLeader: an operator wants a copy of the leader itself.
@@ -61,6 +62,7 @@ func (e *effects) note(format string, args ...any) {
 type taskResult struct {
 	kind    ha.Kind
 	with    string
+	request int64
 	err     error
 	effects effects
 	seen    seen
@@ -141,7 +143,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	st.task = &ha.Task{Kind: act.Kind, With: act.Member, Since: bootclock.Now()}
 	in := input{
 		action: act, snap: st.snap, dynamic: st.dynamic, node: a.node.Load(), lease: st.lease,
-		process: st.process, seen: st.seen, story: st.story.copy(), former: former, startTimeout: st.orders.begun(act.Kind),
+		process: st.process, seen: st.seen, story: st.story.copy(), lost: st.lost, former: former, startTimeout: st.orders.begun(act.Kind),
 		fromLeader: st.orders.reinit != nil && st.orders.reinit.FromLeader, inForce: st.inForce,
 	}
 	if st.holder != nil {
@@ -154,7 +156,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	a.beside(ctx, func(ctx context.Context) {
 		defer cancel()
 		defer close(ended)
-		r := taskResult{kind: act.Kind, with: act.Member}
+		r := taskResult{kind: act.Kind, with: act.Member, request: act.Request}
 		r.err = a.stillTrue(ctx, in)
 		if r.err == nil {
 			r.err = perform(ctx, in, &r.effects)
@@ -179,7 +181,7 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 		return
 	}
 	st.generation++
-	st.outcome = &ha.Outcome{Kind: r.kind, With: r.with}
+	st.outcome = &ha.Outcome{Kind: r.kind, With: r.with, Request: r.request}
 	a.figures.acted(r.kind, bootclock.Now().Sub(st.task.Since), r.err)
 	if r.kind.ChangesData() {
 		a.keep.kept = nil
@@ -232,6 +234,7 @@ func (a *Agent) takeEffects(e effects) {
 	}
 	if e.process != nil {
 		st.process, st.crash = e.process, nil
+		st.survey = nil // what the others have is asked again when this one has ended
 		a.watchExit(e.process)
 	}
 	if e.upstream != nil {
@@ -285,6 +288,9 @@ func (a *Agent) stillTrue(ctx context.Context, in input) error {
 	}
 	if leader != b.Leader || rev != b.LeaderRev {
 		return fmt.Errorf("the leader key has changed since %s was decided (was %q at %d, is %q at %d)", k, b.Leader, b.LeaderRev, leader, rev)
+	}
+	if k == ha.MoveAside && s.Sync != nil && s.Sync.ModRev != b.SyncRev {
+		return errors.New("it has changed meanwhile who is synchronous: the data may be counted on")
 	}
 	if s.Term != nil && s.Term.Number != b.Term {
 		return fmt.Errorf("term %d has begun since %s was decided in term %d", s.Term.Number, k, b.Term)

@@ -60,6 +60,10 @@ func (a *Agent) prove(ctx context.Context, h dcs.Holder) (dcs.Renewal, cluster.I
 			a.noticeTakeover(err)
 			return proof, 0, fmt.Errorf("%w: %w", errUnguarded, err)
 		}
+		if a.paused.Load() { // the pause began meanwhile: the guard may have been let rest before it was armed here
+			w.release.Store(true)
+			w.wake()
+		}
 	}
 	return proof, deadline, nil
 }

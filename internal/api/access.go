@@ -40,9 +40,11 @@ func (s *Server) admitted(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// allowed tells whether the peer is on the list; without any list, everybody is.
+// allowed tells whether the peer is on the list; without any list, everybody is. For POST /failsafe the members' addresses alone make no
+// list: a leader asks it when nothing else works, and not always from the address that it publishes (Patroni).
 func (s *Server) allowed(n *config.RESTAPI, r *http.Request) bool {
-	if len(n.AllowList) == 0 && !n.AllowListIncludeMembers {
+	members := n.AllowListIncludeMembers && (component(r) != "failsafe" || len(n.AllowList) > 0)
+	if len(n.AllowList) == 0 && !members {
 		return true
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -55,7 +57,7 @@ func (s *Server) allowed(n *config.RESTAPI, r *http.Request) bool {
 	}
 	peer = peer.Unmap().WithZone("")
 	entries := n.AllowList
-	if n.AllowListIncludeMembers {
+	if members {
 		for _, m := range s.opt.Source.Status().Snapshot.Members {
 			if u, err := url.Parse(m.APIURL); err == nil && u.Hostname() != "" {
 				entries = append(entries[:len(entries):len(entries)], u.Hostname())

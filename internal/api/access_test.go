@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,9 +9,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs/dcstest"
 )
 
 func TestAccess(t *testing.T) {
@@ -70,6 +74,44 @@ func TestAccess(t *testing.T) {
 				t.Errorf("a health check was refused: %d", code)
 			}
 		})
+	}
+}
+
+// POST /failsafe is asked when nothing else works: the members' addresses do not keep it out, a list of the operator's does.
+func TestFailsafeIsNotForMembersAddressesOnly(t *testing.T) {
+	l := leader(t)
+	for _, tt := range []struct {
+		list             []string
+		member           string
+		failsafe, reload bool
+	}{
+		{nil, "10.0.0.1", true, false},
+		{[]string{"10.0.0.2"}, "10.0.0.1", false, false},
+		{[]string{"10.0.0.2"}, "127.0.0.1", true, true},
+	} {
+		l.Snapshot.Members = []cluster.Member{{Name: "db2", APIURL: "http://" + tt.member + ":8008/patroni"}}
+		b := newBench(t, l, nil, func(r *config.RESTAPI) { r.AllowList, r.AllowListIncludeMembers = tt.list, true })
+		if code, body, _ := b.do("POST", "/failsafe", `{}`); (code != 403) != tt.failsafe {
+			t.Errorf("failsafe with %+v: %d %s", tt, code, body)
+		}
+		if code, _, _ := b.do("POST", "/reload", ""); (code != 403) != tt.reload {
+			t.Errorf("reload with %+v: %d", tt, code)
+		}
+	}
+}
+
+// No error of the client has the login of the address that was asked.
+func TestErrorsHaveNoPassword(t *testing.T) {
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	client, err := NewClient(config.CTL{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, base := range []string{strings.Replace(other.URL, "http://", "http://haven:s3cret@", 1), "http://haven:s3cret@[::1", "haven:s3cret@db1:8008", "http://haven:s3cret@127.0.0.1:1"} {
+		if _, err := client.Status(t.Context(), base); err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", base, err)
+		}
 	}
 }
 
@@ -240,6 +282,30 @@ func TestReloadMovesTheListener(t *testing.T) {
 	}
 }
 
+// An address that holds the other, on the same port, cannot be listened on beside it.
+func TestReloadNarrowsTheListener(t *testing.T) {
+	_, port, _ := net.SplitHostPort(dcstest.FreeAddress(t))
+	b := newBench(t, leader(t), nil, func(r *config.RESTAPI) { r.Listen = "0.0.0.0:" + port })
+	for _, address := range []string{"0.0.0.0:" + port, "127.0.0.1:" + port, "*:" + port} {
+		moved := *b.server.current().node
+		moved.Listen = address
+		if err := b.server.Reload(&moved); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+		if code, _, _ := b.do("GET", "/primary", ""); code != 200 {
+			t.Errorf("%s answers %d", address, code)
+		}
+	}
+	moved := *b.server.current().node
+	moved.Listen = "192.0.2.1:" + port // nobody's (RFC 5737)
+	if err := b.server.Reload(&moved); err == nil {
+		t.Error("an address that is none of ours was taken")
+	}
+	if code, _, _ := b.do("GET", "/primary", ""); code != 200 {
+		t.Errorf("after an address that is none of ours: %d", code)
+	}
+}
+
 func TestOpenSSLNames(t *testing.T) {
 	for in, want := range map[string]string{
 		tls.CipherSuiteName(tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256):         "ECDHE-RSA-AES128-GCM-SHA256",
@@ -248,5 +314,75 @@ func TestOpenSSLNames(t *testing.T) {
 		if got := opensslName(in); got != want {
 			t.Errorf("%s: %s, want %s", in, got, want)
 		}
+	}
+}
+
+// TestTLSIsRequiredOfOldConnections: a connection from before TLS was switched on is answered no more, or it would get around the
+// client's certificate.
+func TestTLSIsRequiredOfOldConnections(t *testing.T) {
+	b := newBench(t, leader(t), nil, nil)
+	conn, err := net.Dial("tcp", b.server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	ask := func() *http.Response {
+		t.Helper()
+		if _, err := conn.Write([]byte("POST /reload HTTP/1.1\r\nHost: a\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp
+	}
+	if resp := ask(); resp.StatusCode != 202 {
+		t.Fatalf("before: %s", resp.Status)
+	}
+	secured := *b.server.current().node
+	secured.CertFile, secured.KeyFile = pairFiles(t, 1)
+	secured.CAFile, secured.VerifyClient = secured.CertFile, "required"
+	if err := b.server.Reload(&secured); err != nil {
+		t.Fatal(err)
+	}
+	if resp := ask(); resp.StatusCode != 403 || !resp.Close {
+		t.Errorf("after: %s, close %v", resp.Status, resp.Close)
+	}
+}
+
+// TestABodyThatNeverComes: it holds its connection for a bounded time. What is done with a body that came may take longer.
+func TestABodyThatNeverComes(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		boundBody(w, r, limit)
+		if r.Method == http.MethodPost {
+			_, _ = io.Copy(io.Discard, r.Body)
+			select {
+			case <-r.Context().Done():
+				w.WriteHeader(http.StatusInternalServerError)
+			case <-time.After(5 * limit):
+			}
+		}
+	}))
+	defer server.Close()
+	resp, err := http.Post(server.URL, "text/plain", strings.NewReader("all of it"))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	resp.Body.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("GET /primary HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		t.Errorf("the connection is held: %v", err)
 	}
 }

@@ -47,7 +47,7 @@ func NewClient(ctl config.CTL, rest *config.RESTAPI) (*Client, error) {
 		}
 	}
 	if ctl.CertFile != "" {
-		pair, err := certificate(ctl.CertFile, ctl.KeyFile, ctl.KeyPassword)
+		pair, err := Certificate(ctl.CertFile, ctl.KeyFile, ctl.KeyPassword)
 		if err != nil {
 			return nil, fmt.Errorf("rest api client: %w", err)
 		}
@@ -88,7 +88,7 @@ func (c *Client) Do(ctx context.Context, method, base, path string, body any) (A
 func (c *Client) DoIf(ctx context.Context, method, base, path string, body any, revision int64) (Answer, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
-		return Answer{}, fmt.Errorf("%q is not the address of a REST API: write http://host:8008", base)
+		return Answer{}, fmt.Errorf("%s is not the address of a REST API: write http://host:8008", withoutLogin(base))
 	}
 	user := u.User
 	u.User = nil
@@ -122,6 +122,18 @@ func (c *Client) DoIf(ctx context.Context, method, base, path string, body any, 
 	return a, nil
 }
 
+// withoutLogin is an address of a REST API for people's eyes.
+func withoutLogin(base string) string {
+	at := strings.LastIndexByte(base, '@')
+	if at < 0 {
+		return base
+	}
+	if scheme, _, found := strings.Cut(base[:at], "://"); found {
+		return scheme + "://" + base[at+1:]
+	}
+	return base[at+1:]
+}
+
 func (c *Client) login(req *http.Request, user *url.Userinfo) {
 	switch {
 	case user != nil:
@@ -140,7 +152,7 @@ func (c *Client) Status(ctx context.Context, base string) (Status, error) {
 		return s, err
 	}
 	if err := json.Unmarshal(a.Body, &s); err != nil || s.Scope == "" {
-		return s, fmt.Errorf("%s answers, but not as Haven does: is it a REST API of Haven? (code %d)", base, a.Code)
+		return s, fmt.Errorf("%s answers, but not as Haven does: is it a REST API of Haven? (code %d)", withoutLogin(base), a.Code)
 	}
 	return s, nil
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func (s *Server) getConfig(w http.ResponseWriter, r *http.Request) {
-	snap, read := s.now(w, r)
+	snap, read := s.lately(w, r)
 	switch {
 	case !read:
 	case snap.Config == nil:

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/havenha/haven/internal/cluster"
 )
 
 // TestNodeWithoutDatabaseServesWhatItCan: the coordinator of two servers answers what the store knows.
@@ -29,6 +31,16 @@ func TestNodeWithoutDatabaseServesWhatItCan(t *testing.T) {
 	}
 	if code, body, _ := b.do("PATCH", "/config", `{"ttl": 40}`); code != 200 || body != `{"ttl":40}` {
 		t.Errorf("PATCH /config: %d %s", code, body)
+	}
+	store.Close()
+	b.source.set(func(l *Local) {
+		l.Snapshot.Config = &cluster.Config{Raw: []byte(`{"ttl":40}`)}
+		l.Snapshot.Failsafe = map[string]string{"db1": "http://db1:8008/patroni"}
+	})
+	for path, want := range map[string]int{"/config": 200, "/history": 200, "/failsafe": 200, "/cluster": 503} { // Patroni reads only the last one freshly
+		if code, body, _ := b.do("GET", path, ""); code != want {
+			t.Errorf("GET %s without etcd: %d %s", path, code, body)
+		}
 	}
 	b.source.set(func(l *Local) { l.Known, l.SeenAt = false, time.Time{} })
 	if code, _, _ := b.do("GET", "/readiness", ""); code != 503 {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"net/http"
 	"time"
 
@@ -105,9 +104,7 @@ func (s *Server) getHaven(w http.ResponseWriter, r *http.Request) {
 	l := s.fresh(r)
 	at := time.Now()
 	if l.Known {
-		ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
-		defer cancel()
-		snap, err := s.opt.Store.Snapshot(ctx)
+		snap, err := s.soon(r)
 		if l.Known = err == nil; l.Known {
 			l.Snapshot, l.SeenAt = snap, at
 		}

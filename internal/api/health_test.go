@@ -47,6 +47,7 @@ func TestHealthChecks(t *testing.T) {
 		{"standby cluster", standby(t), func(l *Local) {
 			l.Name, l.Leads, l.Dynamic, l.Member.Role = "db1", true, dynamic(t, `{"standby_cluster": {"host": "far"}}`), cluster.RoleStandbyLeader
 		}, "/standby-leader /standby_leader /leader /read-only /health", "/ /primary /replica /async"},
+		{"leader with an empty section standby_cluster", leader(t), func(l *Local) { l.Dynamic = dynamic(t, `{"standby_cluster": {"host": null}}`) }, "/ /primary /leader /read-write", "/standby-leader /replica"},
 		{"replica not for reading", standby(t), func(l *Local) { l.Member.Tags = map[string]any{"noloadbalance": true} }, "/health", "/replica /read-only /async"},
 		{"starting replica", standby(t), func(l *Local) { l.Member.State = cluster.StateStarting }, "", "/replica /health"},
 		{"synchronous replica", standby(t), syncOn, "/sync /synchronous /read-only-sync /replica", "/async /quorum /read-only-quorum"},

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -103,7 +104,7 @@ func describeMember(m cluster.Member, snap cluster.Snapshot, d config.Dynamic) M
 // RoleOf is what the store says a member is: leader, standby_leader, sync_standby, quorum_standby or replica.
 func RoleOf(name string, snap cluster.Snapshot, d config.Dynamic) string {
 	switch {
-	case snap.Leader != nil && snap.Leader.Name == name && d.StandbyCluster != nil:
+	case snap.Leader != nil && snap.Leader.Name == name && d.IsStandby():
 		return RoleStandbyLeader
 	case snap.Leader != nil && snap.Leader.Name == name:
 		return RoleLeader
@@ -136,6 +137,26 @@ func (s *Server) now(w http.ResponseWriter, r *http.Request) (cluster.Snapshot, 
 	return snap, true
 }
 
+// lately is now, or, where the store does not answer within storeTimeout, what was last seen of it: for documents that monitoring reads
+// also while etcd is away.
+func (s *Server) lately(w http.ResponseWriter, r *http.Request) (cluster.Snapshot, bool) {
+	last := s.opt.Source.Status()
+	if last.SeenAt.IsZero() {
+		return s.now(w, r)
+	}
+	if snap, err := s.soon(r); err == nil {
+		return snap, true
+	}
+	return last.Snapshot, true
+}
+
+// soon reads the store within storeTimeout.
+func (s *Server) soon(r *http.Request) (cluster.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+	defer cancel()
+	return s.opt.Store.Snapshot(ctx)
+}
+
 // dynamicOf reads the dynamic configuration of a snapshot; without one its defaults hold.
 func dynamicOf(snap cluster.Snapshot) config.Dynamic {
 	raw := json.RawMessage("{}")
@@ -157,7 +178,7 @@ func (s *Server) getCluster(w http.ResponseWriter, r *http.Request) {
 
 // getHistory answers with the lines as they stand in the store.
 func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
-	snap, read := s.now(w, r)
+	snap, read := s.lately(w, r)
 	if !read {
 		return
 	}
@@ -176,7 +197,7 @@ func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) getFailsafe(w http.ResponseWriter, r *http.Request) {
-	snap, read := s.now(w, r)
+	snap, read := s.lately(w, r)
 	switch {
 	case !read:
 	case len(snap.Failsafe) == 0:

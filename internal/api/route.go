@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // handler answers one request.
@@ -20,6 +22,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.owned.Done()
 	s.headers(w, r)
+	if r.TLS == nil && s.current().tls != nil { // a connection from before TLS was switched on
+		w.Header().Set("Connection", "close")
+		text(w, http.StatusForbidden, "TLS is required")
+		return
+	}
+	boundBody(w, r, bodyTimeout)
 	switch r.Method {
 	case http.MethodHead, http.MethodOptions:
 		ctx, cancel := context.WithTimeout(r.Context(), probeTimeout)
@@ -133,4 +141,28 @@ func errorPage(w http.ResponseWriter, code int, message string) {
     </body>
 </html>
 `, code, html.EscapeString(message)) // as above
+}
+
+// boundBody bounds how long a body may take to arrive. What is done with it may take longer.
+func boundBody(w http.ResponseWriter, r *http.Request, limit time.Duration) {
+	if r.ContentLength == 0 {
+		return
+	}
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(limit)) // an HTTP/1 connection has deadlines
+	r.Body = &boundedBody{r.Body, c}
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	c *http.ResponseController
+}
+
+// Read lifts the bound at the end: net/http goes on reading, to see the client leave.
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		_ = b.c.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 // Bounds of one connection. A switchover answers late, so writing has no bound of its own.
 const (
 	headerTimeout   = 10 * time.Second
+	bodyTimeout     = 30 * time.Second
 	idleTimeout     = 30 * time.Second
 	keepAlive       = 10 * time.Second
 	shutdownTimeout = 2 * time.Second
@@ -175,15 +177,19 @@ func (s *Server) Reload(r *config.RESTAPI) error {
 	return s.move(former, next)
 }
 
+func portOf(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
+
 // move changes listeners. On one and the same port the old one has to go first.
 func (s *Server) move(former, next *settings) error {
-	same := former.node.Listen == next.node.Listen
+	same := portOf(former.node.Listen) == portOf(next.node.Listen) // also where one of the addresses is a part of the other
 	if same {
 		_ = s.listener.Close()
 	}
 	ln, err := s.listen(next)
 	if err != nil && same {
-		ln, _ = s.listen(former)
+		var back error
+		ln, back = s.listen(former)
+		err = errors.Join(err, back)
 	}
 	if ln == nil {
 		return err

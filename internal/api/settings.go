@@ -24,7 +24,7 @@ func newSettings(r *config.RESTAPI, log *slog.Logger) (*settings, error) {
 	if r.CertFile == "" {
 		return s, nil
 	}
-	pair, err := certificate(r.CertFile, r.KeyFile, r.KeyPassword)
+	pair, err := Certificate(r.CertFile, r.KeyFile, r.KeyPassword)
 	if err != nil {
 		return nil, fmt.Errorf("restapi: %w", err)
 	}
@@ -62,8 +62,8 @@ func authorities(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// certificate reads a certificate and its key; the key may stand in the certificate's file.
-func certificate(certFile, keyFile, password string) (tls.Certificate, error) {
+// Certificate reads a certificate and its key, which may be encrypted with a password; the key may stand in the certificate's file.
+func Certificate(certFile, keyFile, password string) (tls.Certificate, error) {
 	if keyFile == "" {
 		keyFile = certFile
 	}

@@ -120,7 +120,7 @@ func (l Local) sees() bool {
 	return l.Known || l.Failsafe || !l.SeenAt.IsZero() && time.Since(l.SeenAt) < l.ttl()
 }
 
-func (l Local) standbyCluster() bool { return l.Dynamic.StandbyCluster != nil }
+func (l Local) standbyCluster() bool { return l.Dynamic.IsStandby() }
 
 // isLeader tells whether the node leads and its server does what a leader's does.
 func (l Local) isLeader() bool {

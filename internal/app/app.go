@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,9 +29,7 @@ import (
 
 // Options are what a node is made from.
 type Options struct {
-	Node *config.Node
-	// Load reads the configuration again, for a reload.
-	Load func() (*config.Node, config.Report)
+	Node *config.Node // as it was at the start
 	// Next is the command by which the program that an upgrade would go on as checks the configuration: what stands at the
 	// path by which this one was started, then the arguments. Empty: an upgrade is refused.
 	Next    []string
@@ -43,20 +42,22 @@ type Options struct {
 
 // Node is one running node: the roles whose sections are present.
 type Node struct {
-	opt    Options
-	node   atomic.Pointer[config.Node] // the configuration in force
-	log    *slog.Logger
-	etcd   *etcd.Server       // nil: no embedded member
-	store  *etcd.Client       // nil: etcd is nowhere in the configuration
-	server *postgres.Instance // nil: no database
-	guard  *guard.Link        // nil: no database, or no guard
-	agent  *agent.Agent       // nil: no database
-	proxy  *proxy.Proxy       // nil: no proxy
-	disk   *disk.Watch
-	aside  *leftovers // nil: no database
-	api    *api.Server
-	peers  *http.Client // asks other members' REST APIs
-	stack  teardown
+	opt       Options
+	node      atomic.Pointer[config.Node] // the configuration in force
+	reloading sync.Mutex
+	log       *slog.Logger
+	etcd      *etcd.Server       // nil: no embedded member
+	store     *etcd.Client       // nil: etcd is nowhere in the configuration
+	server    *postgres.Instance // nil: no database
+	guard     *guard.Link        // nil: no database, or no guard
+	agent     *agent.Agent       // nil: no database
+	proxy     *proxy.Proxy       // nil: no proxy
+	disk      *disk.Watch
+	aside     *leftovers // nil: no database
+	api       *api.Server
+	peers     *http.Client // asks other members' REST APIs, by roads
+	roads     peerRoads
+	stack     teardown
 
 	upgrading atomic.Bool
 	leave     context.CancelCauseFunc // ends the agent; set before the REST API serves
@@ -196,9 +197,13 @@ func (n *Node) openStore(context.Context) error {
 }
 
 func (n *Node) openPeers(context.Context) error {
-	var err error
-	n.peers, err = peerClient(n.opt.Node)
-	return err
+	transport, err := peerTransport(n.opt.Node)
+	if err != nil {
+		return err
+	}
+	n.roads.Store(transport)
+	n.peers = &http.Client{Transport: &n.roads}
+	return nil
 }
 
 func (n *Node) buildAgent(context.Context) error {
@@ -224,8 +229,11 @@ func (n *Node) buildProxy(context.Context) error {
 	if c.Proxy == nil {
 		return nil
 	}
-	var err error
-	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.keys(), HTTP: n.peers, Log: n.log.With("component", "proxy"), Scope: c.Scope})
+	checks, err := restTransport(c)
+	if err != nil {
+		return err
+	}
+	n.proxy, err = proxy.New(proxy.Options{Config: c.Proxy, Watcher: n.keys(), HTTP: &http.Client{Transport: checks}, Log: n.log.With("component", "proxy"), Scope: c.Scope})
 	if err == nil {
 		n.stack.push("proxy", func() { n.proxy.Close() })
 	}

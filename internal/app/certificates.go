@@ -2,11 +2,15 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/havenha/haven/internal/api"
+	"github.com/havenha/haven/internal/config"
 )
 
 // checkCertificates refuses to start with a certificate that has ended: every connection would fail, and say less.
@@ -23,7 +27,31 @@ func (n *Node) checkCertificates(context.Context) error {
 			return &PreconditionError{fmt.Errorf("`%s`: %w", f.key, err)}
 		}
 	}
+	if err := verifiable(c); err != nil {
+		n.log.Warn("other members will not believe this node's REST API: sign `restapi.certfile` by the authority in `ctl.cacert` or `restapi.cafile`, on all nodes", "error", err)
+	}
 	return nil
+}
+
+// verifiable tells whether members that verify each other (see peerTransport) would take this node's own certificate.
+func verifiable(c *config.Node) error {
+	t, err := peerTransport(c)
+	if err != nil || t.TLSClientConfig.VerifyConnection == nil || c.RESTAPI.CertFile == "" {
+		return err
+	}
+	own, err := api.Certificate(c.RESTAPI.CertFile, c.RESTAPI.KeyFile, c.RESTAPI.KeyPassword)
+	if err != nil {
+		return err
+	}
+	var certs []*x509.Certificate
+	for _, raw := range own.Certificate {
+		cert, err := x509.ParseCertificate(raw)
+		if err != nil {
+			return err
+		}
+		certs = append(certs, cert)
+	}
+	return t.TLSClientConfig.VerifyConnection(tls.ConnectionState{PeerCertificates: certs})
 }
 
 func checkCertificate(path string) error {

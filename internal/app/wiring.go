@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/havenha/haven/internal/agent"
@@ -37,7 +39,7 @@ func StoreOptions(c *config.Node, log *slog.Logger) (etcd.Options, error) {
 	}
 	var err error
 	if c.Etcd.CACert != "" || c.Etcd.Cert != "" || c.Etcd.Scheme == "https" {
-		o.TLS, err = clientTLS(c.Etcd.CACert, c.Etcd.Cert, c.Etcd.Key)
+		o.TLS, err = clientTLS(c.Etcd.CACert, c.Etcd.Cert, c.Etcd.Key, c.Etcd.KeyPassword)
 	}
 	return o, err
 }
@@ -49,7 +51,7 @@ func withScheme(host, scheme string) string {
 	return scheme + "://" + host
 }
 
-func clientTLS(ca, cert, key string) (*tls.Config, error) {
+func clientTLS(ca, cert, key, password string) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
 		pem, err := os.ReadFile(ca)
@@ -62,27 +64,55 @@ func clientTLS(ca, cert, key string) (*tls.Config, error) {
 		}
 	}
 	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
+		pair, err := api.Certificate(cert, key, password)
 		if err != nil {
-			return nil, fmt.Errorf("read the client certificate: %w", err)
+			return nil, fmt.Errorf("the client certificate: %w", err)
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
 }
 
-// peerClient asks other members' REST APIs. As between Patroni's members, host names in certificates are not checked:
-// members are known by the addresses in the store.
-func peerClient(c *config.Node) (*http.Client, error) {
-	t, err := clientTLS(c.RESTAPI.CAFile, c.CTL.CertFile, c.CTL.KeyFile)
+// peerRoads is how the REST APIs of other members are reached; a reload changes it under the requests.
+type peerRoads struct{ atomic.Pointer[http.Transport] }
+
+// RoundTrip is http.RoundTripper's.
+func (r *peerRoads) RoundTrip(q *http.Request) (*http.Response, error) { return r.Load().RoundTrip(q) }
+
+// peerTransport asks other members' REST APIs. As between Patroni's members, certificates are verified where there is one of our own to
+// show, and then host names in them are not: members are known by the addresses in the store.
+func peerTransport(c *config.Node) (*http.Transport, error) {
+	t, err := restTransport(c)
 	if err != nil {
 		return nil, err
 	}
-	t.InsecureSkipVerify = true
-	return &http.Client{Transport: &http.Transport{
+	if roots := t.TLSClientConfig.RootCAs; roots != nil && c.CTL.CertFile != "" && !c.CTL.Insecure {
+		t.TLSClientConfig.VerifyConnection = func(s tls.ConnectionState) error { return ofAuthority(s.PeerCertificates, roots) }
+	}
+	return t, nil
+}
+
+// restTransport asks REST APIs and verifies nothing, as a load balancer's checks do not.
+func restTransport(c *config.Node) (*http.Transport, error) {
+	t, err := clientTLS(cmp.Or(c.CTL.CACert, c.RESTAPI.CAFile), c.CTL.CertFile, c.CTL.KeyFile, c.CTL.KeyPassword)
+	if err != nil {
+		return nil, err
+	}
+	t.InsecureSkipVerify = true // of crypto/tls, which cannot leave out the host name alone
+	return &http.Transport{
 		TLSClientConfig: t, DisableKeepAlives: true,
 		DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
-	}}, nil
+	}, nil
+}
+
+// ofAuthority tells whether a server's certificate, the first of these, was signed by one of the authorities, and holds.
+func ofAuthority(certs []*x509.Certificate, roots *x509.CertPool) error {
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, c := range certs[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := certs[0].Verify(o)
+	return err
 }
 
 func postgresOptions(c *config.Node, env []string, log *slog.Logger) (postgres.Options, error) {
@@ -97,7 +127,7 @@ func postgresOptions(c *config.Node, env []string, log *slog.Logger) (postgres.O
 	}
 	o := postgres.Options{
 		BinDir: bin, BinNames: p.BinNames, DataDir: p.DataDir, ConfigDir: p.ConfigDir, ConfigName: p.ConfigBaseName, Name: c.Name, Scope: c.Scope, ListenAddresses: p.ListenAddresses, Port: p.Port,
-		RunAs: account, Superuser: credentials(p.Superuser), Replication: credentials(p.Replication), Rewind: credentials(p.Rewind),
+		RunAs: account, Logins: logins(p),
 		Database: p.Database, PgPass: p.PgPass, LogFile: filepath.Join(c.Dir(), "postgresql.log"),
 		UseUnixSocket: p.UseUnixSocket, SocketDir: p.Parameters["unix_socket_directories"], KrbSrvName: p.KrbSrvName,
 		BaseBackupOptions: p.BaseBackup, RewindOptions: p.RewindOptions, CtlTimeout: p.PgCtlTimeout, Env: env,
@@ -116,6 +146,10 @@ func initdbOptions(given []string) []string {
 		return given
 	}
 	return append(slices.Clone(given), "--auth-host=scram-sha-256")
+}
+
+func logins(p *config.Postgres) postgres.Logins {
+	return postgres.Logins{Superuser: credentials(p.Superuser), Replication: credentials(p.Replication), Rewind: credentials(p.Rewind)}
 }
 
 func credentials(a config.Auth) postgres.Credentials {

@@ -49,7 +49,7 @@ type assessment struct {
 
 // writes is what the leader's own health check said.
 type writes struct {
-	State string  `json:"state"` // ok, no, unknown
+	State string  `json:"state"` // ok, no, unknown, elsewhere (a standby cluster)
 	Took  float64 `json:"seconds,omitempty"`
 	Why   string  `json:"why,omitempty"`
 }
@@ -79,6 +79,12 @@ func assess(p picture, w writes, v *votes) assessment {
 	a := assessment{
 		Verdict: healthy, Cluster: p.scope, Leader: p.leader(), Writes: w, Votes: v, Sync: string(p.dynamic.SynchronousMode),
 		SyncSet: []string{}, Members: []memberStatus{}, Why: []string{}, Next: []string{}, AsOf: p.asOf, From: p.from,
+	}
+	if p.dynamic.IsStandby() { // synchronous mode has no effect, and nobody writes here
+		a.Sync = string(config.SyncOff)
+		if a.Writes.State == "ok" {
+			a.Writes.State = "elsewhere"
+		}
 	}
 	if p.snap.Sync.Active() && len(p.snap.Sync.Standbys) > 0 {
 		a.SyncSet = p.snap.Sync.Standbys
@@ -258,6 +264,8 @@ func (w writes) text() string {
 		return fmt.Sprintf("writes ok (%d ms)", int(w.Took*1000))
 	case "no":
 		return "writes are NOT possible"
+	case "elsewhere":
+		return "a standby of another cluster, where writes go"
 	}
 	return "writes ?"
 }

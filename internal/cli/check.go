@@ -55,6 +55,8 @@ type checkFacts struct {
 	known  bool // health is
 	etcd   []etcd.EndpointHealth
 	disks  []diskMetric
+	// unmeasured are the members whose file systems are not among disks.
+	unmeasured []string
 }
 
 // diskMetric is a file system as a member's metrics tell of it.
@@ -357,6 +359,10 @@ func checkDisk(f checkFacts, t thresholds) checkResult {
 		return checkResult{Code: pluginUnknown, Text: "no member tells of its file systems"}
 	}
 	r.Text += fmt.Sprintf("at least %.1f %% left (%s)", least, where)
+	if len(f.unmeasured) > 0 {
+		r.Code = worst(r.Code, pluginUnknown)
+		r.Text += "; not known of " + strings.Join(f.unmeasured, ", ")
+	}
 	return r
 }
 

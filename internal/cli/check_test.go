@@ -74,6 +74,7 @@ func TestChecks(t *testing.T) {
 		{"disk", "hung", func(f *checkFacts) { f.disks[0].bad = true }, none, pluginWarning, "/d on db1 does not answer", ""},
 		{"disk", "within what was asked for", func(f *checkFacts) { f.disks[0].ratio = 0.09 }, thresholds{5, 2}, pluginOK, "", ";5:;2:;"},
 		{"disk", "not known", func(f *checkFacts) { f.disks = nil }, none, pluginUnknown, "", ""},
+		{"disk", "not known of one", func(f *checkFacts) { f.unmeasured = []string{"db3"} }, none, pluginUnknown, "at least 40.0 % left (db2 /d); not known of db3", ""},
 		{"etcd", "well", nil, none, pluginOK, "3 of 3 members of etcd answer", "etcd_members=3;3:;2:;0;3 etcd_answer=3.0ms"},
 		{"etcd", "one is gone", func(f *checkFacts) { f.etcd[0].Error = "refused" }, none, pluginWarning, "2 of 3", ""},
 		{"etcd", "no quorum", func(f *checkFacts) { f.etcd[0].Leader, f.etcd[1].Leader = 0, 0 }, none, pluginCritical, "1 of 3", ""},

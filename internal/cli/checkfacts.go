@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -37,31 +38,33 @@ func (c *console) checkFacts(ctx context.Context, only string) (checkFacts, erro
 		asked.Go(func() { f.etcd = r.store.Health(ctx) })
 	}
 	if need("disk") {
-		asked.Go(func() { f.disks = r.disks(ctx, p) })
+		asked.Go(func() { f.disks, f.unmeasured = r.disks(ctx, p) })
 	}
 	asked.Wait()
 	return f, nil
 }
 
-// disks are the file systems of all members, by their metrics.
-func (r *reader) disks(ctx context.Context, p picture) []diskMetric {
+// disks are the file systems of all members, by their metrics; silent are the members that tell of none.
+func (r *reader) disks(ctx context.Context, p picture) (out []diskMetric, silent []string) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	found := make([][]diskMetric, len(p.snap.Members))
 	var asked sync.WaitGroup
 	for i, m := range p.snap.Members {
 		asked.Go(func() {
-			if a, err := r.client.Do(ctx, "GET", m.APIBase(), "/metrics", nil); err == nil {
+			if a, err := r.client.Do(ctx, "GET", m.APIBase(), "/metrics", nil); err == nil && a.Code == http.StatusOK {
 				found[i] = readDisks(m.Name, string(a.Body))
 			}
 		})
 	}
 	asked.Wait()
-	var out []diskMetric
-	for _, list := range found {
+	for i, list := range found {
 		out = append(out, list...)
+		if len(list) == 0 {
+			silent = append(silent, p.snap.Members[i].Name)
+		}
 	}
-	return out
+	return out, silent
 }
 
 // readDisks reads the samples haven_disk_… of GET /metrics.

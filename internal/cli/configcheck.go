@@ -86,7 +86,8 @@ func (c *console) check(ctx context.Context, file string, show bool) error {
 	return nil
 }
 
-// running tells whether this very node runs: its ports are then in use by itself.
+// running tells whether this very node runs, under Haven or Patroni: its ports are then in use by itself. Older releases of
+// Patroni do not tell their name.
 func running(ctx context.Context, n *config.Node) bool {
 	client, err := api.NewClient(config.CTL{Insecure: true}, nil)
 	if err != nil || n.RESTAPI == nil {
@@ -103,5 +104,5 @@ func running(ctx context.Context, n *config.Node) bool {
 		return false
 	}
 	var d api.Document
-	return json.Unmarshal(a.Body, &d) == nil && d.Patroni.Name == n.Name && d.Patroni.Scope == n.Scope
+	return json.Unmarshal(a.Body, &d) == nil && (d.Patroni.Name == n.Name || d.Patroni.Name == "") && d.Patroni.Scope == n.Scope
 }

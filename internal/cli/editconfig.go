@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/havenha/haven/internal/api"
+	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/dcs"
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
@@ -195,8 +196,8 @@ func hidden(key string, v, other any) any {
 	whole, isMap := v.(map[string]any)
 	if !isMap {
 		shown := masked(key, v)
-		if shown == "******" && string(mustJSON(v)) != string(mustJSON(other)) {
-			return "****** (another)"
+		if text, is := shown.(string); is && strings.Contains(text, config.Mask) && string(mustJSON(v)) != string(mustJSON(other)) {
+			return text + " (another)"
 		}
 		return shown
 	}

@@ -17,12 +17,18 @@ func (c *console) explainCommand() *cobra.Command {
 	var list bool
 	var replay string
 	cmd := &cobra.Command{
-		Use: "explain [TERM]", Short: "Say why leadership changed, with the evidence", Args: atMost(1),
+		Use: "explain [TERM]", Short: "Say why leadership changed, with the evidence",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if replay != "" { // the names of a pattern that the shell has filled in
+				return nil
+			}
+			return atMost(1)(cmd, args)
+		},
 		Long: `Say why leadership changed: the cause and how certain it is, who was chosen and why, what was lost,
 and how long each part took. Without TERM: the last change. It shows what the members recorded when it
 happened; nothing is guessed afterwards.
 
---replay FILE reads a journal (state_dir/SCOPE/NAME/journal/*.jsonl, - is standard input) and decides each entry
+--replay FILE... reads a journal (state_dir/nodes/SCOPE/NAME/journal/*.jsonl, - is standard input) and decides each entry
 again from its recorded inputs; exit code 9 if a decision differs.`,
 		Example: "  haven explain\n  haven explain 12 -o json\n  haven explain --list",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,7 +36,7 @@ again from its recorded inputs; exit code 9 if a decision differs.`,
 				return err
 			}
 			if replay != "" {
-				return c.replay(replay)
+				return c.replay(append([]string{replay}, args...))
 			}
 			number, err := termArgument(args)
 			if err != nil {

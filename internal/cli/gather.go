@@ -33,7 +33,7 @@ func (r *reader) gather(ctx context.Context, p picture, proxies []string) doctor
 	rand.Read(salt) // never fails (crypto/rand)
 	var asked sync.WaitGroup
 	for i, m := range p.snap.Members {
-		asked.Go(func() { e.Members[i] = r.examine(ctx, m, p.scope, hex.EncodeToString(salt)) })
+		asked.Go(func() { e.Members[i] = r.examine(ctx, m, p, hex.EncodeToString(salt)) })
 	}
 	asked.Go(func() { e.Lags = r.lags(ctx, p) })
 	if r.store != nil {
@@ -60,7 +60,7 @@ func electionTimeout(n *config.Node) time.Duration {
 }
 
 // examine asks one member, as a load balancer and as the doctor.
-func (r *reader) examine(ctx context.Context, m cluster.Member, scope, salt string) doctor.Member {
+func (r *reader) examine(ctx context.Context, m cluster.Member, p picture, salt string) doctor.Member {
 	out := doctor.Member{Member: m}
 	short, cancel := context.WithTimeout(ctx, sideTimeout)
 	defer cancel()
@@ -70,6 +70,11 @@ func (r *reader) examine(ctx context.Context, m cluster.Member, scope, salt stri
 		return out
 	}
 	out.Reached, out.Primary = true, a.Code == http.StatusOK
+	out.Leads = out.Primary
+	if p.dynamic.IsStandby() {
+		a, err = r.client.Do(short, http.MethodGet, m.APIBase(), "/standby-leader", nil)
+		out.Leads = err == nil && a.Code == http.StatusOK
+	}
 	if a, err = r.client.Do(short, http.MethodGet, m.APIBase(), "/replica", nil); err == nil {
 		out.Replica = a.Code == http.StatusOK
 	}
@@ -85,7 +90,7 @@ func (r *reader) examine(ctx context.Context, m cluster.Member, scope, salt stri
 		out.Refused = a.Text()
 	case a.Code != http.StatusOK:
 		out.Refused = fmt.Sprintf("it answers %d: is it Patroni, or another version of Haven?", a.Code)
-	case json.Unmarshal(a.Body, &f) != nil || f.Name != m.Name || f.Scope != scope:
+	case json.Unmarshal(a.Body, &f) != nil || f.Name != m.Name || f.Scope != p.scope:
 		out.Refused = fmt.Sprintf("%s is answered by %s of cluster %s", m.APIBase(), or(f.Name, "something else"), or(f.Scope, "?"))
 	default:
 		out.Facts, out.Rounding = &f, time.Since(began)

@@ -82,7 +82,7 @@ func (ch *change) ask(ctx context.Context, p picture) error {
 	var err error
 	if ch.action == "switchover" && ch.leader == "" {
 		title := "Primary"
-		if p.dynamic.StandbyCluster != nil {
+		if p.dynamic.IsStandby() {
 			title = "Standby Leader"
 		}
 		if ch.leader, err = ch.c.ask(ctx, title, p.leader()); err != nil {

@@ -67,7 +67,7 @@ func (s *siteChange) run(ctx context.Context, t target) error {
 	switch {
 	case s.demote && s.host == "" && s.port == 0 && s.restore == "":
 		return refused("At least --host, --port or --restore-command should be specified", "")
-	case s.demote == (t.p.dynamic.StandbyCluster != nil):
+	case s.demote == t.p.dynamic.IsStandby():
 		return refused("Cluster is already in the required state", "")
 	case !found:
 		return refused("This cluster has no leader", "")

@@ -267,5 +267,8 @@ func (c *console) ctlFlushSwitchover(ctx context.Context, args []string) error {
 		}
 	}
 	fmt.Fprintf(c.out, "%s Could not find any accessible member of cluster %s\n", ctlStamp(), t.p.scope)
+	if t.store == nil { // the members' REST APIs are all that is known of this cluster
+		return verdictCode(ExitFailed)
+	}
 	return t.store.PutFailover(ctx, cluster.Failover{}, t.p.snap.Failover.ModRev)
 }

@@ -91,9 +91,10 @@ func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.Ha
 func (c *console) remote(base, scope string) (*reader, error) {
 	insecure := slices.Contains([]string{"1", "true", "on", "yes"}, strings.ToLower(c.getenv("PATRONI_CTL_INSECURE")))
 	client, err := api.NewClient(config.CTL{
-		Username: c.getenv("PATRONI_RESTAPI_USERNAME"), Password: c.getenv("PATRONI_RESTAPI_PASSWORD"), Insecure: insecure,
+		Username: c.getenv("PATRONI_CTL_USERNAME"), Password: c.getenv("PATRONI_CTL_PASSWORD"), Insecure: insecure,
 		CACert: c.getenv("PATRONI_CTL_CACERT"), CertFile: c.getenv("PATRONI_CTL_CERTFILE"), KeyFile: c.getenv("PATRONI_CTL_KEYFILE"),
-	}, nil)
+		KeyPassword: c.getenv("PATRONI_CTL_KEYFILE_PASSWORD"),
+	}, &config.RESTAPI{Username: c.getenv("PATRONI_RESTAPI_USERNAME"), Password: c.getenv("PATRONI_RESTAPI_PASSWORD")})
 	if err != nil {
 		return nil, &Failure{Code: ExitConfig, What: err.Error(), Next: "correct PATRONI_CTL_CACERT, PATRONI_CTL_CERTFILE, PATRONI_CTL_KEYFILE"}
 	}

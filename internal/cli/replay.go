@@ -24,26 +24,21 @@ type replayed struct {
 
 // differs is a decision that is not made again from the same inputs.
 type differs struct {
+	File     string      `json:"file"`
 	Line     int         `json:"line"`
 	Recorded ha.Decision `json:"recorded"`
 	Now      ha.Decision `json:"now"`
 }
 
-// replay decides every entry of a journal again.
-func (c *console) replay(file string) error {
-	in := c.in
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return &Failure{Code: ExitNotFound, What: "the journal cannot be read: " + err.Error(), Next: "haven explain --replay STATE_DIR/SCOPE/NAME/journal/journal-….jsonl"}
+// replay decides every entry of a journal's files again.
+func (c *console) replay(files []string) error {
+	out := replayed{Different: []differs{}}
+	for _, file := range files {
+		if err := c.replayFile(file, &out); err != nil {
+			return err
 		}
-		defer func() { _ = f.Close() }() // it was only read
-		in = f
 	}
-	out, err := decideAgain(in)
-	if err != nil {
-		return &Failure{Code: ExitFailed, What: err.Error(), Means: "The file is not a journal of Haven, or its last line was cut off."}
-	}
+	var err error
 	if c.structured() {
 		err = c.emit(c.out, out)
 	} else {
@@ -55,14 +50,29 @@ func (c *console) replay(file string) error {
 	return err
 }
 
-func decideAgain(in io.Reader) (replayed, error) {
-	out := replayed{Different: []differs{}}
+func (c *console) replayFile(file string, out *replayed) error {
+	in := c.in
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return &Failure{Code: ExitNotFound, What: "the journal cannot be read: " + err.Error(), Next: "haven explain --replay STATE_DIR/nodes/SCOPE/NAME/journal/*.jsonl"}
+		}
+		defer func() { _ = f.Close() }() // it was only read
+		in = f
+	}
+	if err := decideAgain(in, file, out); err != nil {
+		return &Failure{Code: ExitFailed, What: fmt.Sprintf("%s, %v", file, err), Means: "The file is not a journal of Haven, or its last line was cut off."}
+	}
+	return nil
+}
+
+func decideAgain(in io.Reader, file string, out *replayed) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxLine)
 	for n := 1; lines.Scan(); n++ {
 		var e agent.Entry
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return out, fmt.Errorf("line %d: %w", n, err)
+			return fmt.Errorf("line %d: %w", n, err)
 		}
 		if e.View == nil || e.Decision == nil {
 			out.Other++
@@ -75,10 +85,10 @@ func decideAgain(in io.Reader) (replayed, error) {
 		now, _ := ha.Decide(*e.View, m)
 		out.Decisions++
 		if !same(now, *e.Decision) {
-			out.Different = append(out.Different, differs{Line: n, Recorded: *e.Decision, Now: now})
+			out.Different = append(out.Different, differs{File: file, Line: n, Recorded: *e.Decision, Now: now})
 		}
 	}
-	return out, lines.Err()
+	return lines.Err()
 }
 
 // same compares decisions as the journal holds them: what JSON does not carry does not count.
@@ -95,7 +105,7 @@ func (c *console) showReplay(r replayed) error {
 	}
 	fmt.Fprintf(c.out, "DIFFERENT: %d of %d decisions are not made again\n", len(r.Different), r.Decisions)
 	for _, d := range r.Different {
-		fmt.Fprintf(c.out, "  line %d\n    recorded %s (%s): %s\n    now      %s (%s): %s\n", d.Line,
+		fmt.Fprintf(c.out, "  %s, line %d\n    recorded %s (%s): %s\n    now      %s (%s): %s\n", d.File, d.Line,
 			d.Recorded.Action.Kind, d.Recorded.Reason.Code, d.Recorded.Reason.Text, d.Now.Action.Kind, d.Now.Reason.Code, d.Now.Reason.Text)
 	}
 	c.say("  next: compare the versions: another version of haven may decide otherwise; if it is the same one, please report it")

@@ -123,12 +123,9 @@ func (c *console) run(ctx context.Context, file string) error {
 	case file == "" && !slices.ContainsFunc(c.env, func(e string) bool { return strings.HasPrefix(e, "PATRONI_") }):
 		return &Failure{Code: ExitConfig, What: err.Error(), Next: "haven run FILE"}
 	}
-	load := func() (*config.Node, config.Report) {
-		src := hostSource(file, c.name)
-		src.Env = c.env
-		return config.Load(src)
-	}
-	node, report := load()
+	src := hostSource(file, c.name)
+	src.Env = c.env
+	node, report := config.Load(src)
 	if !report.OK() {
 		return &app.ConfigError{Report: report}
 	}
@@ -143,7 +140,7 @@ func (c *console) run(ctx context.Context, file string) error {
 	if n := processors(node, runtime.GOMAXPROCS(0), slices.ContainsFunc(c.env, decidesProcessors)); n > 0 {
 		runtime.GOMAXPROCS(n)
 	}
-	n, err := app.New(ctx, app.Options{Node: node, Load: load, Next: c.nextCheck(file), Version: Version, Log: log, Relog: out.Use, Env: c.env})
+	n, err := app.New(ctx, app.Options{Node: node, Next: c.nextCheck(file), Version: Version, Log: log, Relog: out.Use, Env: c.env})
 	if err != nil {
 		return err
 	}

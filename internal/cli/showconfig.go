@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/havenha/haven/internal/config"
 	"github.com/spf13/cobra"
 )
 
@@ -51,10 +52,10 @@ func masked(key string, v any) any {
 			v[i] = masked(key, v[i])
 		}
 	case string:
-		secret := strings.Contains(key, "password") || strings.Contains(key, "passphrase") || strings.Contains(key, "secret")
-		if secret && key != "password_encryption" && !strings.HasSuffix(key, "_file") || strings.Contains(v, "password=") {
-			return "******"
+		if config.SecretName(key) || strings.Contains(v, "password=") {
+			return config.Mask
 		}
+		return config.MaskInside(v)
 	}
 	return v
 }

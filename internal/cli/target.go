@@ -127,7 +127,7 @@ func (t target) members(role string) ([]cluster.Member, error) {
 }
 
 func (p picture) hasRole(m cluster.Member, role string) bool {
-	leads, standbyCluster := m.Name == p.leader(), p.dynamic.StandbyCluster != nil
+	leads, standbyCluster := m.Name == p.leader(), p.dynamic.IsStandby()
 	switch role {
 	case "leader":
 		return leads

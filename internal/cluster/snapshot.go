@@ -87,6 +87,20 @@ type Failover struct {
 // Empty tells whether nothing is requested: the key is absent or holds {}.
 func (f *Failover) Empty() bool { return f == nil || (f.Leader == "" && f.Candidate == "") }
 
+// SameAs tells whether another request asks for the same, at the same time.
+func (f *Failover) SameAs(o *Failover) bool {
+	if f.Empty() || o.Empty() {
+		return f.Empty() && o.Empty()
+	}
+	at, other := f.ScheduledAt, o.ScheduledAt
+	return f.Leader == o.Leader && f.Candidate == o.Candidate && (at == nil) == (other == nil) && (at == nil || at.Equal(*other))
+}
+
+// MetBy tells whether a handover to that member does at that time what is asked for.
+func (f *Failover) MetBy(name string, now time.Time) bool {
+	return !f.Empty() && (f.Candidate == "" || f.Candidate == name) && (f.ScheduledAt == nil || !f.ScheduledAt.After(now))
+}
+
 // Hold is the key haven/hold: a leader that is about to stop its server asks proxies to begin no transactions for the moment.
 type Hold struct {
 	Term uint64 `json:"term"` // the leader's

@@ -202,8 +202,8 @@ func (l *loader) restapi(n *Node) {
 		l.required(auth+"password", r.Password, "PATRONI_RESTAPI_PASSWORD")
 	} else if r.Password != "" {
 		l.report.errorf(l.doc.Nearest(auth+"password"), "`%spassword` is given without `username`, so nobody could use it: give both", auth)
-	} else if l.format == Haven && n.Postgres != nil && !onlyLocal(r.Listen) && r.VerifyClient == "none" {
-		l.report.warnf(l.doc.Nearest("restapi.authentication"), "`restapi.authentication` is missing: whoever reaches %s can switch over and restart", r.Listen)
+	} else if l.format == Haven && (n.Postgres != nil || n.HasStore()) && !onlyLocal(r.Listen) && r.VerifyClient == "none" {
+		l.report.warnf(l.doc.Nearest("restapi.authentication"), "`restapi.authentication` is missing: whoever reaches %s can switch over, restart and change the configuration of the cluster", r.Listen)
 	}
 	if r.VerifyClient != "none" && r.CAFile == "" {
 		l.report.errorf(l.doc.Nearest("restapi.verify_client"), "`restapi.verify_client` needs `restapi.cafile`, the authority that signed the clients' certificates")

@@ -20,6 +20,9 @@ func (l *loader) etcdSection(n *Node) {
 		SRVSuffix: l.text("etcd.srv_suffix"), UseProxies: l.bool("etcd.use_proxies"),
 		ElectionTimeout: l.duration("etcd.election_timeout"),
 	}
+	if e.Cert != "" && e.Cert == n.Haven.TLS.CertFile && e.Key == n.Haven.TLS.KeyFile {
+		e.KeyPassword = n.Haven.TLS.KeyPassword
+	}
 	if e.Username != "" {
 		l.required("etcd.password", e.Password, "PATRONI_ETCD3_PASSWORD")
 	}
@@ -34,7 +37,10 @@ func (l *loader) etcdSection(n *Node) {
 		e.Scheme = l.derive("etcd.protocol", "https", "etcd.cert").Text
 	}
 	if e.Embedded {
-		e.PeerTLS = TLS{CAFile: e.CACert, CertFile: e.Cert, KeyFile: e.Key, KeyPassword: n.Haven.TLS.KeyPassword}
+		e.PeerTLS = TLS{CAFile: e.CACert, CertFile: e.Cert, KeyFile: e.Key}
+		if e.KeyPassword != "" {
+			l.report.errorf(l.doc.Nearest("haven.tls.keyfile_password"), "`haven.tls.keyfile` has a password, which the embedded etcd cannot use: store the key without one, readable by its owner only, or name another certificate in `etcd.cert`, `etcd.key` and `etcd.cacert`")
+		}
 		if l.given("etcd.token") == nil {
 			l.derive("etcd.token", n.Scope, "scope")
 		}

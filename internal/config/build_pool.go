@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/havenha/haven/internal/config/schema"
@@ -56,7 +57,10 @@ func (l *loader) login(n *Node, p *Proxy) {
 	}
 }
 
-// tooManyConnections warns when the pools of this file's proxies could ask for more connections than servers allow.
+// defaultMaxConnections is what PostgreSQL allows where nothing is said (its manual, 20.3.1), and Patroni.
+const defaultMaxConnections = 100
+
+// tooManyConnections warns when the pools of the cluster's proxies could ask for more connections than servers allow.
 func (l *loader) tooManyConnections(n *Node) {
 	if n.Proxy == nil {
 		return
@@ -67,8 +71,9 @@ func (l *loader) tooManyConnections(n *Node) {
 			allowed = whole(v)
 		}
 	}
+	note := ""
 	if allowed == 0 {
-		return
+		allowed, note = defaultMaxConnections, ", where the cluster's configuration does not say otherwise"
 	}
 	sum := 0
 	for i := range n.Proxy.Listeners {
@@ -76,9 +81,9 @@ func (l *loader) tooManyConnections(n *Node) {
 			sum += n.Proxy.Overrides.largest(li.Pool)
 		}
 	}
-	proxies := max(1, l.proxies())
+	proxies := cmp.Or(l.proxies, len(n.Etcd.Members), 1) // all members of an embedded etcd share such a file
 	if sum*proxies > allowed-3 {
-		l.report.warnf(l.doc.Nearest("proxy"), "the pools of this file's proxies may ask for %d server connections for each database and user, and `max_connections` is %d: lower `pool.default_pool_size`, or set `pool.max_db_connections`", sum*proxies, allowed)
+		l.report.warnf(l.doc.Nearest("proxy"), "the pools of %d proxies may ask for %d server connections for each database and user, and `max_connections` is %d%s: lower `pool.default_pool_size`, or set `pool.max_db_connections`", proxies, sum*proxies, allowed, note)
 	}
 }
 
@@ -89,21 +94,6 @@ func whole(s string) int {
 			return 0
 		}
 		n = n*10 + int(c-'0')
-	}
-	return n
-}
-
-// proxies counts the nodes of this file that have a proxy; 0: it describes one node.
-func (l *loader) proxies() int {
-	nodes := l.given("nodes")
-	if nodes == nil || nodes.Shape != tree.Mapping {
-		return 0
-	}
-	n := 0
-	for _, f := range nodes.Fields {
-		if own := l.doc.Find("nodes." + f.Name + ".proxy"); own == nil || own.Shape != tree.Null {
-			n++
-		}
 	}
 	return n
 }

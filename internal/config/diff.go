@@ -8,6 +8,15 @@ import (
 	"github.com/havenha/haven/internal/config/tree"
 )
 
+// Mask stands for a secret in everything that is printed.
+const Mask = schema.Mask
+
+// SecretName tells whether the last part of a key says that it holds a secret.
+func SecretName(last string) bool { return schema.SecretName(last) }
+
+// MaskInside hides passwords within connection strings, URLs and commands.
+func MaskInside(s string) string { return schema.MaskInside(s) }
+
 // Print renders the effective configuration as YAML, with a comment on each line that says where its value comes from.
 // Secrets are shown as ******.
 func (n *Node) Print() string {
@@ -49,13 +58,21 @@ func Diff(old, new *Node) (apply []string, needRestart []string) {
 	return apply, needRestart
 }
 
+// roleSections are those whose presence decides what a node does.
+func roleSections() []string { return []string{"postgresql", "proxy", "bootstrap"} }
+
 // flat is every leaf of a configuration, and for each role section whether it is there, under its name and a question mark.
 func flat(n *Node) map[string]string {
 	out := map[string]string{}
 	n.doc.Leaves("", func(path string, v *tree.Value) { out[path] = fmt.Sprint(v.Shape, v.Text) })
-	for _, section := range []string{"postgresql", "proxy", "bootstrap"} {
-		v := n.doc.Field(section)
-		out[section+"?"] = fmt.Sprint(v != nil && v.Shape != tree.Null)
+	for _, section := range roleSections() {
+		out[section+"?"] = fmt.Sprint(n.has(section))
 	}
 	return out
+}
+
+// has tells whether a section is there.
+func (n *Node) has(section string) bool {
+	v := n.doc.Field(section)
+	return v != nil && v.Shape != tree.Null
 }

@@ -153,6 +153,17 @@ func TestDefaultHBALetsOnlyAWorkablePeerIn(t *testing.T) {
 	if n, _ = mustLoad(t, src); n.RESTAPI.CertFile != "" || n.Etcd.Cert == "" {
 		t.Errorf("certfile: null did not keep the section plain: %q", n.RESTAPI.CertFile)
 	}
+	// Where etcd is a part of the program, its key has to be readable without a password.
+	withPassword := strings.Replace(databaseNode, "{format: 1}", "{format: 1, tls: {cafile: ca.crt, certfile: db1.crt, keyfile: db1.key, keyfile_password: secret}}", 1)
+	save(t, path, withPassword, 0o644)
+	if _, r := Load(src); r.OK() || !strings.Contains(r.String(), "embedded etcd cannot use") {
+		t.Errorf("a key with a password: %s", r)
+	}
+	save(t, filepath.Join(filepath.Dir(path), "plain.key"), "x", 0o600)
+	save(t, path, strings.Replace(withPassword, "\netcd:\n", "\netcd:\n  cert: db1.crt\n  key: plain.key\n  cacert: ca.crt\n", 1), 0o644)
+	if _, r := Load(src); !r.OK() {
+		t.Errorf("the same certificate, with the key without a password: %s", r)
+	}
 }
 
 // TestNoSecretHasADefault: a password that everybody knows is none.

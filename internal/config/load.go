@@ -51,6 +51,10 @@ type loader struct {
 	name   string
 	// address is the host by which others reach this node; see ownAddress.
 	address string
+	// proxies is how many nodes of the section nodes have a proxy; 0: there is no such section.
+	proxies int
+	// kept are the keys that have the values of a running node: files that they name were read at the start.
+	kept map[string]bool
 }
 
 func (l *loader) load() *Node {
@@ -87,7 +91,7 @@ func (l *loader) load() *Node {
 	l.oneEtcd()
 	written := l.doc.Clone()
 	n := l.build()
-	n.written = written
+	n.written, n.proxies = written, l.proxies
 	return n
 }
 
@@ -187,6 +191,11 @@ func (l *loader) chooseNode() bool {
 		}
 		l.report.errorf(l.doc.Entry("nodes").At, "`nodes` has no node `%s` (it has %s): choose one with --name or PATRONI_NAME", l.name, strings.Join(names, ", "))
 		return false
+	}
+	for _, f := range nodes.Fields {
+		if v := tree.Merge(l.doc, f.Value).Field("proxy"); v != nil && v.Shape != tree.Null {
+			l.proxies++
+		}
 	}
 	l.doc = tree.Merge(l.doc, chosen.Value)
 	l.doc.Drop("nodes")

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,7 +171,7 @@ name: coordinator
 etcd:
   embedded: true
   members: {db1: 10.0.1.10, db2: 10.0.1.11, coordinator: 10.0.1.12}
-restapi: {listen: "*:8080"}
+restapi: {listen: "*:8080", authentication: {username: haven, password: secret}}
 proxy: {}
 `)))
 	if len(r.Faults) > 0 || n.Postgres != nil || n.Bootstrap != nil || strings.Join(n.Roles(), " ") != "etcd proxy" {
@@ -238,6 +239,110 @@ func TestDiffSaysWhatAReloadCanDo(t *testing.T) {
 	}
 	if apply, restart = Diff(after, after); len(apply)+len(restart) > 0 {
 		t.Errorf("an unchanged file differs: %v %v", apply, restart)
+	}
+}
+
+// What only a restart takes into use stays as it runs, or a leader would get another name than its leader key has.
+func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
+	text := strings.NewReplacer("  embedded: true\n", "  username: haven\n  password_file: secrets/etcd\n",
+		"  members: {db1: 10.0.1.10, db2: 10.0.1.11, coordinator: 10.0.1.12}", "  hosts: [10.0.1.10:2379]", "scope: shop", "scope: shop\nname: db1").Replace(databaseNode)
+	for _, tt := range []struct {
+		name, from, to string
+		secret         string // of etcd, in its file
+		apply, restart []string
+	}{
+		{name: "nothing"},
+		{name: "the name", from: "name: db1", to: "name: pg1", restart: []string{"name"}},
+		{name: "the cluster, and what may change", from: "scope: shop", to: "scope: store\ntags: {nosync: true}", apply: []string{"tags.nosync"}, restart: []string{"scope"}},
+		{name: "the address", from: "data_dir: /var/lib/haven/shop", to: "data_dir: /var/lib/haven/other\n  connect_address: 10.9.9.9:5432", restart: []string{"postgresql.connect_address", "postgresql.data_dir"}},
+		{name: "a role goes", from: "proxy: {}", restart: []string{"proxy."}},
+		{name: "a secret in its file", secret: "changed", restart: []string{"etcd.password"}},
+		{name: "a secret from the file to here", from: "password_file: secrets/etcd", to: "password: s3cret-etcd", restart: []string{"etcd.password_file"}},
+		{name: "another secret here", from: "password_file: secrets/etcd", to: "password: other", restart: []string{"etcd.password", "etcd.password_file"}},
+		{name: "another list", from: "hosts: [10.0.1.10:2379]", to: "hosts: [10.0.1.11:2379, 10.0.1.12:2379]", restart: []string{"etcd.hosts[0]", "etcd.hosts[1]"}},
+		{name: "a password that may change", from: "username: haven, password_file: secrets/restapi", to: "username: haven, password: new",
+			apply: []string{"restapi.authentication.password", "restapi.authentication.password_file"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := write(t, text)
+			secret := filepath.Join(filepath.Dir(path), "secrets/etcd")
+			save(t, secret, "s3cret-etcd\n", 0o600)
+			running, _ := mustLoad(t, host(path))
+			if tt.secret != "" {
+				save(t, secret, tt.secret+"\n", 0o600)
+			}
+			save(t, path, strings.Replace(text, tt.from, tt.to, 1), 0o644)
+			next, apply, restart, r := Reload(running)
+			if next == nil {
+				t.Fatalf("refused: %s", r)
+			}
+			if diff := cmp.Diff(tt.apply, apply); diff != "" {
+				t.Errorf("apply: %s", diff)
+			}
+			if tt.name == "a role goes" { // with all of its keys
+				restart = slices.CompactFunc(restart, func(a, b string) bool { return strings.HasPrefix(a, "proxy.") && strings.HasPrefix(b, "proxy.") })
+				restart[0] = "proxy."
+			}
+			if diff := cmp.Diff(tt.restart, restart); diff != "" {
+				t.Errorf("restart: %s", diff)
+			}
+			if _, left := Diff(running, next); len(left) > 0 {
+				t.Errorf("the node in force differs in %v", left)
+			}
+			if next.Name != "db1" || next.Scope != "shop" || next.Etcd.Password != "s3cret-etcd" || next.Postgres.ConnectAddress != running.Postgres.ConnectAddress || next.Proxy == nil {
+				t.Errorf("the node in force is %s of %s, at %s, etcd's password %q", next.Name, next.Scope, next.Postgres.ConnectAddress, next.Etcd.Password)
+			}
+			if again, apply, _, _ := Reload(next); again == nil || len(apply) > 0 {
+				t.Errorf("a second reload applies %v", apply)
+			}
+		})
+	}
+}
+
+// What is kept needs no file any more, goes with what belongs to it, and leaves nothing of what was written instead.
+func TestReloadKeepsWhatBelongsTogether(t *testing.T) {
+	const etcd = "  embedded: true\n  members: {db1: 10.0.1.10, db2: 10.0.1.11, coordinator: 10.0.1.12}"
+	tls := func(cert string) string {
+		return "  hosts: [10.0.1.10:2379]\n  cacert: secrets/ca.crt\n  cert: secrets/" + cert + "\n  key: secrets/own.key"
+	}
+	for _, tt := range []struct{ name, before, after string }{
+		{"a certificate that is removed", strings.Replace(databaseNode, etcd, tls("a.crt"), 1), strings.Replace(databaseNode, etcd, tls("b.crt"), 1)},
+		{"haven.tls", strings.Replace(databaseNode, "{format: 1}", "{format: 1, tls: {cafile: secrets/ca.crt, certfile: secrets/a.crt, keyfile: secrets/own.key}}", 1),
+			strings.Replace(databaseNode, "{format: 1}", "{format: 1, tls: {cafile: secrets/ca.crt, certfile: secrets/b.crt, keyfile: secrets/own.key}}", 1)},
+		{"from hosts to members", strings.Replace(databaseNode, etcd, "  hosts: [10.0.1.10:2379]", 1), databaseNode},
+		{"from members to hosts", databaseNode, strings.Replace(databaseNode, etcd, "  hosts: [10.0.1.10:2379]", 1)},
+		{"members with dots", strings.Replace(databaseNode, "db2:", "db2.example.com:", 1), strings.Replace(databaseNode, "db2: 10.0.1.11", "db2.example.com: 10.9.9.9", 1)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := write(t, tt.before)
+			dir := filepath.Join(filepath.Dir(path), "secrets")
+			for _, name := range []string{"ca.crt", "a.crt", "b.crt", "own.key"} {
+				save(t, filepath.Join(dir, name), "", 0o600)
+			}
+			running, _ := mustLoad(t, host(path))
+			if err := os.Remove(filepath.Join(dir, "a.crt")); err != nil {
+				t.Fatal(err)
+			}
+			save(t, path, tt.after, 0o644)
+			next, _, restart, r := Reload(running)
+			if next == nil {
+				t.Fatalf("refused: %s", r)
+			}
+			if len(restart) == 0 {
+				t.Error("nothing waits for a restart")
+			}
+			if _, left := Diff(running, next); len(left) > 0 {
+				t.Errorf("the node in force differs in %v", left)
+			}
+			if diff := cmp.Diff(running.Etcd, next.Etcd); diff != "" {
+				t.Errorf("etcd: %s", diff)
+			}
+			save(t, filepath.Join(dir, "a.crt"), "", 0o600)
+			save(t, path, tt.before, 0o644)
+			if _, _, restart, r := Reload(next); len(restart) > 0 || !r.OK() {
+				t.Errorf("put back, these still wait: %v %s", restart, r)
+			}
+		})
 	}
 }
 

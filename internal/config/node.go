@@ -65,6 +65,7 @@ type Node struct {
 	src     Source
 	doc     *tree.Value // what was written, with defaults filled in
 	written *tree.Value // what was written
+	proxies int         // nodes of the section nodes that have a proxy; 0: there is no such section
 }
 
 // HavenSection is the section haven.
@@ -93,6 +94,7 @@ type Etcd struct {
 	Scheme             string // http or https, for entries of Hosts that are not URLs
 	Username, Password string
 	CACert, Cert, Key  string
+	KeyPassword        string
 	// PeerTLS is for connections between embedded members.
 	PeerTLS         TLS
 	Token           string

@@ -37,14 +37,25 @@ func (o Override) over(p Pool) Pool {
 
 // largest is the most server connections that one database and user may have.
 func (o Overrides) largest(p Pool) int {
-	most := p.DefaultPoolSize + p.ReservePoolSize
+	most := p.most()
 	for _, some := range []map[string]Override{o.Databases, o.Users} {
 		for _, one := range some {
 			own := one.over(p)
-			most = max(most, own.DefaultPoolSize+own.ReservePoolSize)
+			most = max(most, own.most())
 		}
 	}
 	return most
+}
+
+// most is the most server connections that one database and user may have by that pool.
+func (p Pool) most() int {
+	n := p.DefaultPoolSize + p.ReservePoolSize
+	for _, limit := range []int{p.MaxDBConnections, p.MaxUserConnections} {
+		if limit > 0 {
+			n = min(n, limit)
+		}
+	}
+	return n
 }
 
 // field points to the field of a key; nil: there is no such key.

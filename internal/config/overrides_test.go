@@ -12,6 +12,7 @@ func TestAUsersSettingsGoBeforeADatabases(t *testing.T) {
 haven: {format: 1}
 name: proxy
 etcd: {hosts: [10.0.1.10]}
+restapi: {authentication: {username: haven, password: secret}}
 proxy:
   address: 127.0.0.1
   auth_type: trust

@@ -70,7 +70,7 @@ func (l *loader) abs(path string) string {
 // existing is the absolute path of a file that must be there when it is named.
 func (l *loader) existing(path string) string {
 	name := l.abs(path)
-	if v := l.given(path); v != nil && v.At.Written() && v.Shape == tree.Scalar {
+	if v := l.given(path); v != nil && v.At.Written() && v.Shape == tree.Scalar && !l.kept[path] {
 		f, err := os.Open(name)
 		switch {
 		case os.IsNotExist(err):

@@ -11,6 +11,10 @@ import (
 func (l *loader) secret(path string) string {
 	inline, file := l.given(path), l.given(path+"_file")
 	if inline != nil && file != nil {
+		if l.kept[path] { // what was read from there at the start
+			l.abs(path + "_file")
+			return inline.Text
+		}
 		_, last, _ := tree.CutLast(path)
 		l.report.errorf(file.At, "`%s` and `%s_file` are both given: keep one", path, last)
 		return ""

@@ -37,6 +37,12 @@ func (d Dynamic) remoteMethods() []string {
 	return schema.StringsOf(section.Find("create_replica_methods"))
 }
 
+// IsStandby tells whether this is a standby cluster (see Standby).
+func (d Dynamic) IsStandby() bool {
+	_, is := d.Standby()
+	return is
+}
+
 // Standby reads the section standby_cluster; false: this cluster is one of its own, since the section is absent or names none of
 // host, port and restore_command (Patroni, standby cluster).
 func (d Dynamic) Standby() (StandbyCluster, bool) {

@@ -4,7 +4,8 @@
 //   - An error means unknown: nothing may be concluded about absence from it. Only ErrConflict says that a compare failed.
 //   - leader and sync are created only where absent and never written without a compare.
 //   - Every write of a leader compares the leader key's modification revision, so a deposed leader's write in flight fails.
-//   - A write whose outcome is unknown is read back before it is reported, where its value can be recognised.
+//   - A write whose outcome is unknown is read back before it is reported, where its value can be recognised. ErrUnknown: nobody could
+//     read it. A claim, a handover, a release, a term or a /sync may be written again with the same values until its outcome is known.
 //   - Watch tells of a lost connection at once, and afterwards delivers a whole new snapshot.
 //
 // It leaves to the caller what to write, and when.
@@ -21,6 +22,10 @@ import (
 
 // ErrConflict is returned when the store answered and a compare failed: somebody else wrote. Nothing was written.
 var ErrConflict = errors.New("the store changed meanwhile")
+
+// ErrUnknown is returned when a write was sent and no answer came: it may have been made, or be made yet, for a message may wait in the
+// network for longer than anybody tries.
+var ErrUnknown = errors.New("it is not known whether this was written")
 
 // ErrLeaseGone is returned when the store answered that the lease does not exist any more.
 var ErrLeaseGone = errors.New("the lease has ended")

@@ -25,8 +25,9 @@ type Plan struct {
 	File    string   `json:"file"`  // the configuration of all nodes
 	Nodes   []string `json:"nodes"` // in the order they are started
 	Members []string `json:"members"`
-	Write   string   `json:"write"` // host:port of the read/write, read-only and statistics listeners
+	Write   string   `json:"write"` // host:port of the read/write, read-only, pooled and statistics listeners
 	Read    string   `json:"read"`
+	Pool    string   `json:"pool"`
 	Stats   string   `json:"stats"`
 	API     []string `json:"api"`  // REST addresses of the members
 	Etcd    []string `json:"etcd"` // client addresses
@@ -99,14 +100,18 @@ func Make(dir string, shape Shape) (Plan, error) {
 	line := func(address string) string {
 		return address + ":demo:demo:" + secrets["demo"] + "\n"
 	}
-	if err := os.WriteFile(p.PgPass, []byte(line(p.Write)+line(p.Read)), 0o600); err != nil {
-		return p, fmt.Errorf("demo directory: %w", err)
-	}
-	if err := os.WriteFile(p.File, []byte(text), 0o600); err != nil {
-		return p, fmt.Errorf("demo directory: %w", err)
+	for file, content := range map[string]string{
+		p.PgPass: line(p.Write) + line(p.Read) + line(p.Pool), p.users(): fmt.Sprintf("\"demo\" %q\n", secrets["demo"]), p.File: text,
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			return p, fmt.Errorf("demo directory: %w", err)
+		}
 	}
 	return p, nil
 }
+
+// users is the file of those who may log in at the pooled listener.
+func (p *Plan) users() string { return filepath.Join(p.Dir, "secrets", "users.txt") }
 
 // makeSecrets makes random passwords, and keeps those of an earlier demo.
 func makeSecrets(dir string) (map[string]string, error) {
@@ -139,11 +144,11 @@ func (p *Plan) layOut(shape Shape) string {
 		fmt.Fprintf(&nodes, "  %s: {postgresql: {listen: %q, data_dir: %q}, restapi: {listen: %q}}\n", name, sql, filepath.Join(p.Dir, name), rest)
 		p.Members, p.API, p.Etcd = append(p.Members, name), append(p.API, rest), append(p.Etcd, client)
 	}
-	p.Write, p.Read, p.Stats = at(5000), at(5001), at(7000)
+	p.Write, p.Read, p.Pool, p.Stats = at(5000), at(5001), at(6432), at(7000)
 	p.Nodes = append(append([]string(nil), p.Members...), "proxy")
 	secret := func(name string) string { return fmt.Sprintf("%q", filepath.Join(p.Dir, "secrets", name)) }
 	return fmt.Sprintf(template, p.Dir, etcd.String(), secret("superuser"), secret("replication"), secret("restapi"), secret("demo"),
-		shape.Sync, nodes.String(), at(8080), p.Write, p.Read, p.Stats)
+		shape.Sync, nodes.String(), at(8080), p.users(), p.Write, p.Read, p.Pool, p.Stats)
 }
 
 const template = `# A cluster on one machine, made by haven demo. Run one node of it with: haven run cluster.yml --name db1
@@ -182,8 +187,10 @@ nodes:
     restapi: {listen: %q}
     proxy:
       address: 127.0.0.1
+      auth_file: %q
       listeners:
         - {listen: %q, target: primary}
         - {listen: %q, target: replica}
+        - {listen: %q, target: primary, mode: transaction}
       stats: {listen: %q}
 `

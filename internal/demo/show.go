@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/havenha/haven/internal/check"
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/dcs"
@@ -83,12 +85,13 @@ func (d *show) awaitHealth(ctx context.Context, gone <-chan struct{}, updates <-
 func (d *show) endpoints() {
 	fmt.Fprintf(d.out, `  read and write   psql "%s"
   read only        psql "%s"
+  pooled           psql "%s"
   statistics       http://%s/
   REST API         %s
   etcd             etcdctl --endpoints=%s member list
   this cluster     haven -c %s status      (list, topology, switchover, explain …)
 
-`, d.plan.DSN(d.plan.Write), d.plan.DSN(d.plan.Read), d.plan.Stats, "http://"+strings.Join(d.plan.API, "/cluster http://")+"/cluster",
+`, d.plan.DSN(d.plan.Write), d.plan.DSN(d.plan.Read), d.plan.DSN(d.plan.Pool), d.plan.Stats, "http://"+strings.Join(d.plan.API, "/cluster http://")+"/cluster",
 		strings.Join(d.plan.Etcd, ","), d.plan.File)
 }
 
@@ -162,7 +165,8 @@ const (
 	afterKill  = 10 * time.Second
 )
 
-// killPrimary runs writers through the proxy, kills the primary's postmaster, and shows what the writers saw.
+// killPrimary runs writers through the proxy, kills the primary's postmaster, and shows what the writers saw, and what a session of
+// the pooled port that was idle meanwhile.
 func (d *show) killPrimary(ctx context.Context, gone <-chan struct{}, updates <-chan dcs.Update, s cluster.Snapshot) error {
 	load, err := drill.Begin(ctx, drill.Load{
 		Routes: map[string]string{route: d.plan.DSN(d.plan.Write)}, Schema: "haven_demo", Clients: drill.Mix{Ledger: 8},
@@ -171,6 +175,11 @@ func (d *show) killPrimary(ctx context.Context, gone <-chan struct{}, updates <-
 	if err != nil {
 		return err
 	}
+	idle, err := d.idleSession(ctx)
+	if err != nil {
+		return err
+	}
+	defer idle.Close(context.WithoutCancel(ctx))
 	fmt.Fprintf(d.out, "8 writers insert through %s …\n", d.plan.Write)
 	if s, err = d.follow(ctx, gone, updates, s, beforeKill, nil); err != nil {
 		return err
@@ -186,6 +195,9 @@ func (d *show) killPrimary(ctx context.Context, gone <-chan struct{}, updates <-
 	}
 	if s, err = d.follow(ctx, gone, updates, s, afterKill, nil); err != nil {
 		return err
+	}
+	if err := idle.QueryRow(ctx, "SELECT 'a row'").Scan(new(string)); err != nil {
+		return fmt.Errorf("the session on the pooled port, which was idle while the primary was killed: %w", err)
 	}
 	history := load.Stop()
 	if err := load.Final(ctx, d.plan.DSN(d.plan.Write)); err != nil {
@@ -226,6 +238,18 @@ func (d *show) follow(ctx context.Context, gone <-chan struct{}, updates <-chan 
 	return s, nil
 }
 
+// idleSession opens a session on the pooled port, which needs a connection to a server only when it says something.
+func (d *show) idleSession(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.Connect(ctx, d.plan.DSN(d.plan.Pool))
+	if err == nil {
+		err = conn.Ping(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("a session on the pooled port: %w", err)
+	}
+	return conn, nil
+}
+
 func (d *show) verdict(r check.Report, s cluster.Snapshot) {
 	d.drawn = 0
 	rows, _ := r.Find(check.Ledger, route)
@@ -234,6 +258,7 @@ func (d *show) verdict(r check.Report, s cluster.Snapshot) {
 	fmt.Fprintf(d.out, "\nwrites stopped for %.2f s\n", rows.Gap.Seconds())
 	fmt.Fprintf(d.out, "acknowledged %d rows (%.0f a second); missing afterwards: %d; twice: %d\n", rows.OK, rows.Rate, missing.Count, twice.Count)
 	fmt.Fprintf(d.out, "unknown outcomes (no answer came): %d; refused: %d\n", rows.Unknown, rows.Failed)
+	fmt.Fprintln(d.out, "the session on the pooled port that was idle meanwhile goes on: no error")
 	var kinds []string
 	for k, n := range rows.Errors {
 		if !strings.Contains(k, " ") {

@@ -26,7 +26,7 @@ func sound() Evidence {
 	for _, name := range []string{"db1", "db2", "db3"} {
 		m := Member{Member: cluster.Member{Name: name, State: cluster.StateRunning, APIURL: "http://" + name + ":8008/patroni"}, Reached: true, Facts: facts(name)}
 		m.Primary, m.Replica = name == "db1", name != "db1"
-		m.Facts.Writable = m.Primary
+		m.Facts.Writable, m.Leads = m.Primary, m.Primary
 		if m.Replica {
 			m.ReplicationState = "streaming"
 			e.Lags = append(e.Lags, lag(name, 0, 0, 0, 0))
@@ -54,11 +54,14 @@ func TestExamine(t *testing.T) {
 	}{
 		{"sound", func(*Evidence) {}, nil},
 		{"two writable members", func(e *Evidence) {
-			e.Members[1].Primary, e.Members[1].Replica, e.Members[1].Facts.Writable = true, false, true
+			e.Members[1].Primary, e.Members[1].Leads, e.Members[1].Replica, e.Members[1].Facts.Writable = true, true, false, true
 			e.Members[1].Facts.Position, e.Members[1].Facts.Timeline, e.Members[0].Facts.Position, e.Members[0].Facts.Timeline = 0x5000000, 2, 0x6000000, 1
 		}, []string{"critical two_writable ", "db1 at 0/6000000 on timeline 1, db2 at 0/5000000 on timeline 2", "db1 holds the leader key"}},
 		{"a primary that is hidden from balancers", func(e *Evidence) { e.Members[1].Facts.Writable = true }, []string{"critical two_writable "}},
-		{"nobody is a primary", func(e *Evidence) { e.Members[0].Primary, e.Members[0].Facts.Writable = false, false }, []string{"critical no_leader ", "warning not_routed db1"}},
+		{"nobody is a primary", func(e *Evidence) {
+			e.Members[0].Primary, e.Members[0].Leads, e.Members[0].Facts.Writable = false, false, false
+		}, []string{"critical no_leader ", "warning not_routed db1"}},
+		{"a standby cluster", func(e *Evidence) { e.Members[0].Primary, e.Members[0].Facts.Writable = false, false }, nil},
 		{"not routed", func(e *Evidence) { e.Members[2].Replica = false }, []string{"warning not_routed db3", "curl -i http://db3:8008/replica"}},
 		{"not for reading", func(e *Evidence) {
 			e.Members[2].Replica, e.Members[2].Tags, e.Proxies = false, map[string]any{"noloadbalance": true}, nil

@@ -28,12 +28,13 @@ type Member struct {
 	cluster.Member
 	Reached bool
 	Error   string // of the REST API, where it did not answer
-	// Primary and Replica are the answers to the checks of a load balancer.
-	Primary, Replica bool
-	Facts            *Facts // nil: see Refused
-	Refused          string
-	Skew             time.Duration // of its clock against ours
-	Rounding         time.Duration // by how much Skew may be wrong
+	// Primary and Replica are the answers to the checks of a load balancer. Leads is that to the check of the leader: of the primary, or in
+	// a standby cluster of the standby leader.
+	Primary, Replica, Leads bool
+	Facts                   *Facts // nil: see Refused
+	Refused                 string
+	Skew                    time.Duration // of its clock against ours
+	Rounding                time.Duration // by how much Skew may be wrong
 }
 
 // Lag is how far a standby is behind; nil is not known.
@@ -87,7 +88,7 @@ func writers(e Evidence) []Finding {
 			keep = fmt.Sprintf(" (%s holds the leader key)", e.Leader)
 		}
 		return []Finding{{"two_writable", Critical, "", text, "keep the applications away, find out which of them holds what must not be lost" + keep + ", and stop PostgreSQL on the other: its data stays beside as NAME.TIME.aside when it rejoins"}}
-	case len(names) == 0 && len(e.Members) > 0:
+	case len(names) == 0 && len(e.Members) > 0 && !slices.ContainsFunc(e.Members, func(m Member) bool { return m.Leads }):
 		return []Finding{{"no_leader", Critical, "", "no member answers as a primary: connections for writing go nowhere", "haven status says why; haven failover --plan says who could take over"}}
 	}
 	return nil
@@ -96,7 +97,7 @@ func writers(e Evidence) []Finding {
 func routes(e Evidence) []Finding {
 	var out []Finding
 	for _, m := range e.Members {
-		if m.Reached && !m.Primary && !m.Replica && m.State == cluster.StateRunning && !m.Tag("noloadbalance") {
+		if m.Reached && !m.Leads && !m.Replica && m.State == cluster.StateRunning && !m.Tag("noloadbalance") {
 			out = append(out, Finding{"not_routed", Warning, m.Name, "it runs, and answers the checks of a load balancer neither as a primary nor as a replica",
 				"haven status; curl -i " + m.APIBase() + "/replica"})
 		}

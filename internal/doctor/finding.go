@@ -35,7 +35,7 @@ type Check struct{ Code, Text string }
 func Checks() []Check {
 	return []Check{
 		{"two_writable", "Two members accept writes. Compared by the position of their WAL and their timeline."},
-		{"no_leader", "No member answers the check of a load balancer for the primary."},
+		{"no_leader", "No member answers the check of a load balancer for the primary, or in a standby cluster for its leader."},
 		{"not_routed", "A running member answers neither the check for a primary nor that for a replica, or a proxy does not know it: nobody is sent there."},
 		{"proxy_unreachable", "A proxy's statistics page does not answer, so that its members are not known."},
 		{"api_unreachable", "A member's REST API does not answer from here."},

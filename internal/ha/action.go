@@ -74,7 +74,9 @@ type Action struct {
 	Sync      *SyncStep      `json:"sync,omitempty"`
 	Cause     *cluster.Cause `json:"cause,omitempty"`
 	Close     bool           `json:"close,omitempty"` // of a comparison: of the WAL itself, too
-	Basis     Basis          `json:"basis"`
+	// Request is the revision of the request in the key failover that a switchover carries out; 0: nobody asked for it.
+	Request int64 `json:"request,omitempty"`
+	Basis   Basis `json:"basis"`
 }
 
 // Basis is the evidence that an action was decided on.

@@ -123,8 +123,8 @@ func (m *Memory) noteOutcome(v View) {
 		}
 	case Switch:
 		m.Stopped = !v.Server.Probed
-		if failed && v.Store.Failover != nil {
-			m.SwitchFailed = v.Store.Failover.ModRev
+		if failed {
+			m.SwitchFailed = o.Request
 		}
 	case HandOver:
 		m.retryAfter(v, failed)
@@ -226,9 +226,15 @@ func waitForTask(v View, m *Memory) (Decision, bool) {
 }
 
 // pointless tells that the running task serves a leader that leads no more, or copies from a member that is gone: a
-// frozen host would never end it. A standby that is being started is waited for only while its replay comes on.
+// frozen host would never end it. A standby that is being started is waited for only while its replay comes on. An orderly stop waits
+// for a checkpoint, which a server that hangs never ends: without the order it would be ended for that.
 func pointless(v View, m *Memory) bool {
-	if !v.Store.Known || v.Task.With == "" { // guard: pointless-unknown-store@1
+	switch {
+	case !v.Store.Known: // guard: pointless-unknown-store
+		return false
+	case v.Task.Kind == Switch || v.Task.Kind == RestartServer:
+		return hung(v) && !stalled(v, m) // guard: order-hung@1,2
+	case v.Task.With == "":
 		return false
 	}
 	l := v.Store.Leader

@@ -122,13 +122,15 @@ func endHung(v View, m *Memory) Decision {
 	return kill(ReasonHung, "%s: ending it", what)
 }
 
-// noteEnded follows an end that was ordered for a fault: from when it is verified, until the server runs again or somebody
-// else leads.
+// noteEnded follows an end that was ordered for a fault: from when it is verified, until the server runs again, whoever started it and
+// however that went, or somebody else leads.
 func (m *Memory) noteEnded(v View) {
 	o := v.Outcome
 	switch {
 	case m.Ended.Code == "":
 	case !v.Lease.Held: // guard: ended-not-led
+		m.Ended = Ended{}
+	case m.Ended.At != 0 && m.Ended.At.Before(v.Server.ProbedAt): // guard: ended-runs-again@1,2
 		m.Ended = Ended{}
 	case o == nil:
 	case o.Kind == Kill && o.Error == "" && m.Ended.At == 0: // guard: ended-verified@2

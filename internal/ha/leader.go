@@ -271,7 +271,7 @@ func switchRequest(v View, m *Memory) (Decision, bool) {
 		Code: code, Certainty: cluster.Observed, At: v.Wall, Text: what + " was requested by an operator",
 		Evidence: []cluster.Evidence{{At: v.Wall, Member: v.Me.Name, Text: "the key failover asks for it"}},
 	}
-	return act(Action{Kind: Switch, Member: candidate, Fence: cluster.FenceStopped, Cause: cause}, ReasonSwitchover,
+	return act(Action{Kind: Switch, Member: candidate, Fence: cluster.FenceStopped, Cause: cause, Request: f.ModRev}, ReasonSwitchover,
 		"%s: demoting myself in favour of %s", what, candidate), true
 }
 

@@ -110,6 +110,15 @@ func RefuseReinit(v View) Refusal {
 	return ""
 }
 
+// Passing tells whether the action is over in a moment and leaves the server as it is, so that an order waits for its end.
+func (t Task) Passing() bool {
+	switch t.Kind {
+	case Ask, Resume, Open, SetSync, DropAsk, Repair, Unclaim:
+		return true
+	}
+	return false
+}
+
 // Interruptible tells whether the action is one of a standby that may be ended in favour of a new copy. A start with
 // another member is a standby's.
 func (t Task) Interruptible() bool {

@@ -512,7 +512,7 @@ func play(v View, m Memory, last Action, words []string) (View, Memory, Decision
 		name, value, _ := strings.Cut(w, "=")
 		switch name {
 		case "done", "failed", "raced":
-			o := &Outcome{Kind: last.Kind, With: last.Member, Raced: name == "raced"}
+			o := &Outcome{Kind: last.Kind, With: last.Member, Request: last.Request, Raced: name == "raced"}
 			if name != "done" {
 				o.Error = "it failed"
 			}

@@ -199,7 +199,7 @@ type Server struct {
 	Promoted bool `json:"promoted,omitempty"`
 	// CleanStop: the control file says shut down, or shut down in recovery.
 	CleanStop bool `json:"clean_stop"`
-	// Torn: a rewind was interrupted; the data must not be started, only replaced.
+	// Torn: a rewind, or the moving aside of tablespaces, was interrupted; the data must not be started, only replaced.
 	Torn bool `json:"torn,omitempty"`
 
 	Process Process `json:"process"`
@@ -322,6 +322,8 @@ type Outcome struct {
 	Kind  Kind   `json:"kind"`
 	With  string `json:"with,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Request is that of the action.
+	Request int64 `json:"request,omitempty"`
 	// Raced: it failed before it had made anything, as a rule because another member was faster.
 	Raced bool `json:"raced,omitempty"`
 }

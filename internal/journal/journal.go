@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -53,14 +54,17 @@ func Open(dir string, maxSize int64) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	if n := len(files); n > 0 {
+	n := len(files)
+	if n > 0 {
 		number := strings.TrimSuffix(strings.TrimPrefix(files[n-1], filePrefix), fileSuffix)
 		if j.next, err = strconv.Atoi(number); err != nil {
 			return nil, fmt.Errorf("open journal: %s is not a file of ours: %w", files[n-1], err)
 		}
 	}
-	if err := j.rotate(); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
+	if n == 0 || j.goOn(filepath.Join(dir, files[n-1])) != nil {
+		if err := j.rotate(); err != nil {
+			return nil, fmt.Errorf("open journal: %w", err)
+		}
 	}
 	go j.write()
 	return j, nil
@@ -127,6 +131,29 @@ func (j *Journal) append(line []byte) error {
 		j.problem.Store(nil)
 	}
 	return err
+}
+
+// goOn appends to the newest file: a member that ends at its start again and again would otherwise push out what is remembered of the
+// time before. A line that a crash has cut off is ended first.
+func (j *Journal) goOn(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil && size > 0 {
+		last := make([]byte, 1)
+		if _, err = f.ReadAt(last, size-1); err == nil && last[0] != '\n' {
+			var n int
+			n, err = f.Write([]byte("\n"))
+			size += int64(n)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	j.file, j.size = f, size
+	return nil
 }
 
 // rotate begins a new file and removes the oldest beyond the bound.

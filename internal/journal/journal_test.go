@@ -118,3 +118,36 @@ func TestRecordingIntoAVanishedDirectoryIsReportedNotFatal(t *testing.T) {
 		t.Errorf("problem %q, dropped %d: a journal that cannot be written must say so", j.Problem(), j.Dropped())
 	}
 }
+
+// TestStartsInARowKeepWhatWas: a member that ends at its start, over and over, does not push out what the journal tells of the fault.
+func TestStartsInARowKeepWhatWas(t *testing.T) {
+	dir := t.TempDir()
+	for n := range 20 {
+		j, err := journal.Open(dir, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			j.Record(entry{N: 1})
+		}
+		j.Close()
+		if n == 10 {
+			files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+			f, err := os.OpenFile(files[len(files)-1], os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.WriteString(`{"N":2,"Te`)
+			f.Close()
+		}
+	}
+	j, err := journal.Open(dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Record(entry{N: 3})
+	j.Close()
+	if got := read(t, dir); len(got) != 2 || got[0].N != 1 || got[1].N != 3 {
+		t.Errorf("read %v", got)
+	}
+}

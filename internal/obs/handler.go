@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/havenha/haven/internal/config"
 )
@@ -79,13 +81,17 @@ func withAttrs(message string, attrs []slog.Attr) string {
 	b.WriteString(message)
 	for _, a := range attrs {
 		v := a.Value.String()
-		if v == "" || strings.ContainsAny(v, " \"=\n\t") {
+		if v == "" || !utf8.ValidString(v) || strings.ContainsFunc(v, delicate) {
 			v = strconv.Quote(v)
 		}
 		b.WriteString(" " + a.Key + "=" + v)
 	}
 	return b.String()
 }
+
+// delicate tells whether a value with that character is quoted: it would look like the end of the value, or do something to a terminal. Clients
+// of the proxy choose what some values are.
+func delicate(c rune) bool { return strings.ContainsRune(" \"=", c) || !unicode.IsPrint(c) }
 
 // object is a record as a JSON object with its fields in order.
 func (h *handler) object(r slog.Record, attrs []slog.Attr) []byte {

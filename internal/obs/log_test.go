@@ -31,6 +31,7 @@ func TestLinesLookAsTheFormatSays(t *testing.T) {
 			"2031-01-02 03:04:05,678 INFO: no action. I am (a), the leader with the lock.\n"},
 		{"%(asctime)s|%(levelname)-8s|%(message)s", "%d/%b/%y %H:%M:%S", record(slog.LevelWarn, "x", "member", "b", "error", errors.New("it is gone")),
 			`02/Jan/31 03:04:05|WARNING |x member=b error="it is gone"` + "\n"},
+		{"%(message)s", "", record(slog.LevelInfo, "x", "user", "\x1b[2J", "database", "a\rb", "other", "\xff"), `x user="\x1b[2J" database="a\rb" other="\xff"` + "\n"},
 		{"%(name)s %(levelname).3s %(msecs)03d 100%% %(created).1f", "", record(slog.LevelError, "x"),
 			"haven ERR 678 100% CREATED\n"},
 	} {

@@ -396,6 +396,24 @@ func TestALookupThatFails(t *testing.T) {
 	}
 }
 
+type tooSlow struct{}
+
+func (tooSlow) Secret(context.Context, string) (Secret, error) {
+	return Secret{}, fmt.Errorf("ask: %w", os.ErrDeadlineExceeded)
+}
+
+// TestALookupThatIsCutIsNotTheEndOfTheLoginsTime: the client is told at once.
+func TestALookupThatIsCutIsNotTheEndOfTheLoginsTime(t *testing.T) {
+	for _, limit := range []time.Duration{time.Minute, -1} { // -1: none
+		near, done := accepting(t, AcceptOptions{Auth: authenticator(t, SCRAM, tooSlow{}), LoginTimeout: limit})
+		write(t, near, opening(Version30, "user", "v"))
+		wantError(t, near, "57P03")
+		if got := <-done; !errors.Is(got.err, os.ErrDeadlineExceeded) || errors.Is(got.err, context.DeadlineExceeded) {
+			t.Errorf("%v", got.err)
+		}
+	}
+}
+
 func TestMalformedPasswords(t *testing.T) {
 	for name, message := range map[string]string{
 		"no zero": "p\x00\x00\x00\x05x", "zero inside": "p\x00\x00\x00\x07x\x00\x00", "another type": "Q\x00\x00\x00\x05\x00",

@@ -61,6 +61,9 @@ func (u *unread) Read(p []byte) (int, error) {
 	return u.Conn.Read(p)
 }
 
+// NetConn is the connection itself.
+func (u *unread) NetConn() net.Conn { return u.Conn }
+
 // encrypt makes the connection a TLS one.
 func (a *acceptance) encrypt(conn net.Conn, config *tls.Config) error {
 	t := tls.Server(conn, a.configuration(config))

@@ -22,8 +22,8 @@ func bounded(ctx context.Context, conn net.Conn, exchange func() error) error {
 		close(ended)
 	})
 	err := exchange()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		<-ctx.Done() // the deadline was the context's: its own timer may come a little later
+	if errors.Is(err, os.ErrDeadlineExceeded) && !deadline.IsZero() && !time.Now().Before(deadline) {
+		<-ctx.Done() // its own timer may come a little later; before the deadline, the error is that of another connection
 	}
 	if !stop() {
 		<-ended

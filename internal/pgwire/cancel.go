@@ -17,9 +17,12 @@ type CancelOptions struct {
 	Host    string
 }
 
+// ErrCancelSent says that a cancel request may have been sent, and may be carried out at any later time.
+var ErrCancelSent = errors.New("it may still be carried out")
+
 // Cancel asks the server at the other end of a new connection to cancel what the session of that key does, and waits
 // until it has closed the connection: by then it has sent the signal. The connection is closed in any case. Nobody says
-// whether there was such a session.
+// whether there was such a session. ErrCancelSent: it is not certain that nothing comes of it any more.
 func Cancel(ctx context.Context, conn net.Conn, key CancelKey, o CancelOptions) error {
 	defer conn.Close()
 	err := bounded(ctx, conn, func() error {
@@ -32,13 +35,13 @@ func Cancel(ctx context.Context, conn net.Conn, key CancelKey, o CancelOptions) 
 			to = t
 		}
 		if _, err := to.Write(appendCancel(nil, key)); err != nil {
-			return err
+			return errors.Join(ErrCancelSent, err)
 		}
 		_, err = io.Copy(io.Discard, io.LimitReader(to, maxReply))
-		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if err == nil || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil // it is closed all the same
 		}
-		return err
+		return errors.Join(ErrCancelSent, err)
 	})
 	if err != nil {
 		return fmt.Errorf("cancel: %w", err)

@@ -7,8 +7,8 @@ import (
 	"fmt"
 )
 
-// DefaultAuthQuery is PgBouncer's auth_query.
-const DefaultAuthQuery = "SELECT usename, passwd FROM pg_shadow WHERE usename=$1"
+// DefaultAuthQuery finds no password that has expired (rolvaliduntil), as PgBouncer's does from 1.24.1 on (CVE-2025-2291).
+const DefaultAuthQuery = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
 
 // QuerySecret runs PgBouncer's auth_query with the name as its only parameter: the second column of the first row is the
 // secret, null means none. ErrUnknownUser: the query found no row. After that, or an *Error of severity ERROR, the

@@ -13,6 +13,7 @@ type Settings struct {
 	ReserveAfter time.Duration // reserve_pool_timeout
 	WaitLimit    time.Duration // query_wait_timeout
 	Lifetime     time.Duration // server_lifetime
+	Once         bool          // connections are lent once (server_lifetime 0)
 	IdleLimit    time.Duration // server_idle_timeout
 	MaxDatabase  int           // max_db_connections
 	MaxUser      int           // max_user_connections
@@ -86,6 +87,8 @@ type Pool[S, W any] struct {
 	first, last    *Waiter[S, W]
 	waiting        int
 	resting        time.Time // no connection is opened before
+	ended          time.Time // when one was closed for its age last
+	failing        bool      // the last one could not be had: they are tried one by one
 	database, user *count
 	total          uint64 // lendings ever
 }
@@ -234,7 +237,7 @@ func (b *Book[S, W]) Return(c *Conn[S, W], now time.Time) {
 	}
 	p := c.pool
 	p.lent--
-	if c.retired || p.crowded(1) || p.settings.Lifetime > 0 && now.Sub(c.opened) >= p.settings.Lifetime {
+	if c.retired || p.crowded(1) || p.settings.Once || p.ends(c, now) {
 		b.shut(c, now)
 		return
 	}
@@ -292,7 +295,7 @@ func (p *Pool[S, W]) drop(c *Conn[S, W]) {
 // Opened brings in a connection that an Open step asked for.
 func (b *Book[S, W]) Opened(p *Pool[S, W], s S, now time.Time) *Conn[S, W] {
 	p.opening--
-	p.resting = time.Time{}
+	p.resting, p.failing = time.Time{}, false
 	c := &Conn[S, W]{Server: s, pool: p, opened: now, since: now}
 	b.offer(c, now)
 	if c.state == idle && p.crowded(0) {
@@ -304,13 +307,13 @@ func (b *Book[S, W]) Opened(p *Pool[S, W], s S, now time.Time) *Conn[S, W] {
 }
 
 // Failed says that a connection which an Open step asked for could not be had. With a reason that will not pass by
-// itself, such as a wrong password, all who wait get it.
+// itself, such as a wrong password, all who wait get it, unless the pool has connections that they can wait for.
 func (b *Book[S, W]) Failed(p *Pool[S, W], why error, now time.Time) {
 	p.opening--
 	p.database.conns--
 	p.user.conns--
-	p.resting = now.Add(p.settings.RetryAfter)
-	for why != nil && p.first != nil {
+	p.resting, p.failing = now.Add(p.settings.RetryAfter), true
+	for why != nil && p.lent+len(p.idle) == 0 && p.first != nil {
 		b.fail(p.first, why)
 	}
 	b.planAll(now)
@@ -392,10 +395,10 @@ func (b *Book[S, W]) planAll(now time.Time) {
 func (b *Book[S, W]) mayOpen(p *Pool[S, W], now time.Time) bool {
 	s := p.settings
 	size := s.Size
-	if w := p.first; w != nil && s.Reserve > 0 && now.Sub(w.since) >= s.ReserveAfter {
+	if w := p.first; w != nil && s.Reserve > 0 && s.ReserveAfter > 0 && now.Sub(w.since) >= s.ReserveAfter {
 		size += s.Reserve
 	}
-	return p.conns() < size && !now.Before(p.resting) && !p.shared()
+	return p.conns() < size && !(p.failing && p.opening > 0) && !now.Before(p.resting) && !p.shared()
 }
 
 // shared tells whether a limit across pools is reached.
@@ -451,15 +454,25 @@ func (b *Book[S, W]) age(p *Pool[S, W], now time.Time) {
 	s := p.settings
 	for i := 0; i < len(p.idle); {
 		c := p.idle[i]
-		old := s.Lifetime > 0 && now.Sub(c.opened) >= s.Lifetime
 		unused := s.IdleLimit > 0 && now.Sub(c.since) >= s.IdleLimit && len(p.idle)+p.lent+p.opening > s.Min
-		if !old && !unused {
+		if !unused && !p.ends(c, now) {
 			i++
 			continue
 		}
 		p.idle = append(p.idle[:i], p.idle[i+1:]...)
 		b.shut(c, now)
 	}
+}
+
+// ends tells whether a connection is closed for its age. Connections that were opened together, as after a change of leader, are closed one
+// by one, over another lifetime: it takes logins until there are as many again.
+func (p *Pool[S, W]) ends(c *Conn[S, W], now time.Time) bool {
+	s := p.settings
+	if s.Lifetime <= 0 || now.Sub(c.opened) < s.Lifetime || now.Sub(p.ended) < s.Lifetime/time.Duration(s.Size) {
+		return false
+	}
+	p.ended = now
+	return true
 }
 
 // Counts is a pool in numbers.

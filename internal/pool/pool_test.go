@@ -302,6 +302,89 @@ func TestAPoolThatShrinks(t *testing.T) {
 	}
 }
 
+// TestARefusedLoginIsForThoseWhoHaveNothingElse: who can wait for a connection that is there does not get the error of one that is not.
+func TestARefusedLoginIsForThoseWhoHaveNothingElse(t *testing.T) {
+	b := New[int, int]()
+	p, now := b.Pool(Key{"d", "u"}, Settings{Size: 2, RetryAfter: time.Minute}), time.Unix(0, 0)
+	var first, second waiter
+	b.Checkout(p, &first, now)
+	c := b.Opened(p, 1, now)
+	b.Checkout(p, &second, now.Add(time.Hour))
+	b.Steps()
+	b.Failed(p, errors.New("wrong password"), now)
+	if s := b.Steps(); len(s) != 0 || !second.Waits() {
+		t.Fatalf("a connection is lent: %+v", s)
+	}
+	b.Retire(c, now)
+	b.Return(c, now)
+	b.Closed(c, now)
+	b.Tick(now.Add(time.Hour), errors.New("too long"))
+	b.Steps()
+	b.Failed(p, errors.New("wrong password"), now)
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Fail || s[0].Waiter != &second {
+		t.Fatalf("none is left: %+v", s)
+	}
+}
+
+// TestAgeIsSpread: connections that were opened together are not closed together, and with a lifetime of 0 each is lent once.
+func TestAgeIsSpread(t *testing.T) {
+	b := New[int, int]()
+	key, now := Key{"d", "u"}, time.Unix(0, 0)
+	p := b.Pool(key, Settings{Size: 4, Lifetime: time.Hour})
+	ws := [4]waiter{}
+	var cs []*conn
+	for i := range ws {
+		b.Checkout(p, &ws[i], now)
+		cs = append(cs, b.Opened(p, i, now))
+	}
+	b.Steps()
+	now = now.Add(time.Hour)
+	for _, c := range cs {
+		b.Return(c, now)
+	}
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Close || s[0].Conn != cs[0] {
+		t.Fatalf("after an hour: %+v", s)
+	}
+	b.Tick(now.Add(15*time.Minute-time.Second), nil)
+	b.Tick(now.Add(15*time.Minute), nil)
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Close {
+		t.Fatalf("a quarter of an hour later: %+v", s)
+	}
+	b.Pool(key, Settings{Size: 4, Once: true})
+	c := b.Checkout(p, &ws[0], now)
+	b.Tick(now.Add(time.Hour), nil)
+	if s := b.Steps(); len(s) != 0 {
+		t.Fatalf("what was not used yet: %+v", s)
+	}
+	b.Return(c, now)
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Close || s[0].Conn != c {
+		t.Fatalf("what was used: %+v", s)
+	}
+}
+
+// TestAfterAFailureConnectionsAreOpenedOneByOne: what makes a login hang may keep its place at the server for long after nobody waits for it.
+func TestAfterAFailureConnectionsAreOpenedOneByOne(t *testing.T) {
+	b := New[int, int]()
+	p, now := b.Pool(Key{"d", "u"}, Settings{Size: 3}), time.Unix(0, 0)
+	ws := [3]waiter{}
+	for i := range ws {
+		b.Checkout(p, &ws[i], now)
+	}
+	if s := b.Steps(); len(s) != 3 {
+		t.Fatalf("at first: %+v", s)
+	}
+	for range ws {
+		b.Failed(p, nil, now)
+	}
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Open {
+		t.Fatalf("after failures: %+v", s)
+	}
+	b.Opened(p, 1, now)
+	if s := b.Steps(); len(s) != 3 || s[0].Do != Lend || s[1].Do != Open || s[2].Do != Open {
+		t.Fatalf("after a success: %+v", s)
+	}
+}
+
 func TestAReserveOpensAfterItsTime(t *testing.T) {
 	b := New[int, int]()
 	p, now := b.Pool(Key{"d", "u"}, Settings{Size: 1, Reserve: 1, ReserveAfter: 5 * time.Second}), time.Unix(0, 0)

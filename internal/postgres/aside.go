@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -33,16 +35,8 @@ func (i *Instance) MoveAside() (string, error) {
 		return "", fmt.Errorf("move the data directory aside: %w", err)
 	}
 	stamp := time.Now().UTC().Format("20060102T150405Z")
-	// Tablespaces first: should one of them fail, the data directory is still where it was, and whole.
-	for link, target := range links {
-		moved, err := i.setAside(target, stamp)
-		if err != nil {
-			return "", err
-		}
-		link = filepath.Join(dir, "pg_tblspc", link)
-		if err := errors.Join(os.Remove(link), os.Symlink(moved, link), i.chown(link)); err != nil {
-			return "", fmt.Errorf("move tablespace %s aside: %w", target, err)
-		}
+	if err := i.moveTablespaces(dir, links, stamp); err != nil {
+		return "", err
 	}
 	to, err := i.setAside(dir, stamp)
 	if err != nil {
@@ -56,6 +50,34 @@ func (i *Instance) MoveAside() (string, error) {
 	}
 	i.log.Warn("data directory moved aside", "from", i.opt.DataDir, "to", to)
 	return to, nil
+}
+
+// moveTablespaces sets tablespaces aside, before the data directory is: should the first of them refuse, everything is still where it
+// was, and whole. From then on until the data directory stands aside itself, a link in it may lead to an empty directory: it is
+// marked as torn, so that it is never started.
+func (i *Instance) moveTablespaces(dir string, links map[string]string, stamp string) error {
+	if len(links) == 0 {
+		return nil
+	}
+	before := exists(i.tornMarker())
+	if err := i.markTorn(); err != nil {
+		return fmt.Errorf("mark the data directory before its tablespaces are moved aside: %w", err)
+	}
+	for n, link := range slices.Sorted(maps.Keys(links)) {
+		moved, err := i.setAside(links[link], stamp)
+		if err != nil && moved == "" && n == 0 && !before {
+			_, unmarked := durable.Remove(i.tornMarker())
+			return errors.Join(err, unmarked)
+		}
+		path := filepath.Join(dir, "pg_tblspc", link)
+		if err == nil {
+			err = errors.Join(os.Remove(path), os.Symlink(moved, path), i.chown(path))
+		}
+		if err != nil {
+			return fmt.Errorf("move tablespace %s aside: %w", links[link], err)
+		}
+	}
+	return nil
 }
 
 // tablespaceLinks are the links in pg_tblspc, with the directories outside that they lead to.
@@ -77,7 +99,7 @@ func tablespaceLinks(dir string) (map[string]string, error) {
 	return links, nil
 }
 
-// setAside renames one directory and puts an empty one like it in its place.
+// setAside renames one directory and puts an empty one like it in its place. With an error it returns the new path if it was renamed.
 func (i *Instance) setAside(dir, stamp string) (string, error) {
 	info, err := os.Stat(dir)
 	if err != nil {

@@ -59,20 +59,21 @@ func quietParams() map[string]string {
 }
 
 func (i *Instance) makeRoles(ctx context.Context, conn *pgconn.PgConn) error {
-	if err := makeRole(ctx, conn, i.opt.Superuser, "SUPERUSER LOGIN"); err != nil {
+	l := i.logins()
+	if err := makeRole(ctx, conn, l.Superuser, "SUPERUSER LOGIN"); err != nil {
 		return err
 	}
-	if i.opt.Replication.Username != i.opt.Superuser.Username {
-		if err := makeRole(ctx, conn, i.opt.Replication, "LOGIN REPLICATION"); err != nil {
+	if l.Replication.Username != l.Superuser.Username {
+		if err := makeRole(ctx, conn, l.Replication, "LOGIN REPLICATION"); err != nil {
 			return err
 		}
 	}
-	rewind := i.opt.Rewind
-	if rewind.Username == i.opt.Superuser.Username {
+	rewind := l.Rewind
+	if rewind.Username == l.Superuser.Username {
 		return nil
 	}
 	options := "LOGIN"
-	if rewind.Username == i.opt.Replication.Username {
+	if rewind.Username == l.Replication.Username {
 		options = "LOGIN REPLICATION"
 	}
 	if err := makeRole(ctx, conn, rewind, options); err != nil {
@@ -141,7 +142,7 @@ func (i *Instance) runPostCommand(ctx context.Context, command string) error {
 }
 
 func (i *Instance) localURL() string {
-	u := url.URL{Scheme: "postgresql", User: url.User(i.opt.Superuser.Username), Path: "/" + i.opt.Database}
+	u := url.URL{Scheme: "postgresql", User: url.User(i.logins().Superuser.Username), Path: "/" + i.opt.Database}
 	if host := i.localHost(); strings.HasPrefix(host, "/") {
 		u.RawQuery = url.Values{"host": {host}, "port": {strconv.Itoa(i.opt.Port)}}.Encode()
 	} else {

@@ -40,7 +40,7 @@ func (i *Instance) runBaseBackup(ctx context.Context, up Upstream, dir string, o
 	if err := i.writePgPass(&up); err != nil {
 		return err
 	}
-	args := []string{"--pgdata=" + dir, "-X", "stream", "--no-sync", "--dbname=" + i.upstreamConninfo(up, i.opt.Replication, "")}
+	args := []string{"--pgdata=" + dir, "-X", "stream", "--no-sync", "--dbname=" + i.upstreamConninfo(up, i.logins().Replication, "")}
 	return i.run(i.command(ctx, i.bin("pg_basebackup"), append(args, options...)...))
 }
 

@@ -169,7 +169,7 @@ func (i *Instance) recoverySettings(given map[string]string, up *Upstream) map[s
 		out["primary_conninfo"], out["primary_slot_name"] = "", ""
 		return out
 	}
-	out["primary_conninfo"] = i.upstreamConninfo(*up, i.opt.Replication, i.resolve(up.Host))
+	out["primary_conninfo"] = i.upstreamConninfo(*up, i.logins().Replication, i.resolve(up.Host))
 	out["primary_slot_name"] = up.Slot
 	return out
 }

@@ -78,7 +78,7 @@ func (i *Instance) writePgPass(up *Upstream) error {
 		}
 	}
 	for _, h := range hosts {
-		for _, c := range []Credentials{i.opt.Superuser, i.opt.Replication, i.opt.Rewind} {
+		for _, c := range []Credentials{i.logins().Superuser, i.logins().Replication, i.logins().Rewind} {
 			line(h[0], h[1], c)
 		}
 	}
@@ -148,7 +148,7 @@ func connConfig(host, port, database string, c Credentials, appName string) (*pg
 
 // connect opens a session of the superuser on the local server.
 func (i *Instance) connect(ctx context.Context, database string, params map[string]string) (*pgconn.PgConn, error) {
-	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), firstOf(database, i.opt.Database), i.opt.Superuser, "Haven")
+	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), firstOf(database, i.opt.Database), i.logins().Superuser, "Haven")
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (i *Instance) connect(ctx context.Context, database string, params map[stri
 
 // connectUpstream opens a physical replication connection.
 func (i *Instance) connectUpstream(ctx context.Context, up Upstream) (*pgconn.PgConn, error) {
-	cfg, err := connConfig(up.Host, up.Port, "", i.opt.Replication, i.opt.Name)
+	cfg, err := connConfig(up.Host, up.Port, "", i.logins().Replication, i.opt.Name)
 	if err != nil {
 		return nil, err
 	}

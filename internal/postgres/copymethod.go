@@ -35,7 +35,7 @@ func (i *Instance) CloneBy(ctx context.Context, up *Upstream, m CopyMethod, prog
 	}
 	conninfo := ""
 	if up != nil {
-		conninfo = i.upstreamConninfo(*up, i.opt.Replication, "")
+		conninfo = i.upstreamConninfo(*up, i.logins().Replication, "")
 	}
 	if err := i.writePgPass(up); err != nil {
 		return fmt.Errorf("copy by %s: %w", m.Name, err)

@@ -32,7 +32,7 @@ type Disk struct {
 	Kind          DiskKind
 	Control       Control // for DiskData
 	StandbySignal bool
-	// Torn: a rewind began here and did not end. The data must not be started, only moved aside and replaced.
+	// Torn: a rewind, or the moving aside of tablespaces, began here and did not end. The data must not be started, only moved aside and replaced.
 	Torn bool
 	// Copy: a base backup that was never started (it has a backup_label); it can only become a standby.
 	Copy bool

@@ -24,7 +24,7 @@ func (i *Instance) heartQuery(ctx context.Context, sql string) ([][]string, erro
 }
 
 func (i *Instance) heartConfig() (*pgconn.Config, error) {
-	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.opt.Superuser, heartbeatName)
+	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.logins().Superuser, heartbeatName)
 	if err != nil {
 		return nil, err
 	}

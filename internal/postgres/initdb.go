@@ -10,8 +10,8 @@ import (
 // InitDB makes a new database in an absent or empty data directory, with the superuser and its password.
 func (i *Instance) InitDB(ctx context.Context) error {
 	err := i.populate("initdb", func(dir string, _ *marker) error {
-		args := []string{"--pgdata=" + dir, "--username=" + i.opt.Superuser.Username}
-		if pw := i.opt.Superuser.Password; pw != "" {
+		args := []string{"--pgdata=" + dir, "--username=" + i.logins().Superuser.Username}
+		if pw := i.logins().Superuser.Password; pw != "" {
 			file, err := i.passwordFile(pw)
 			if err != nil {
 				return err

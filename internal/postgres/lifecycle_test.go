@@ -320,9 +320,15 @@ func TestRewindRefusesWhatItCannotDo(t *testing.T) {
 	if _, err := a.Start(ctx, pgtest.Settings()); !errors.Is(err, postgres.ErrTorn) {
 		t.Errorf("start of torn data: %v", err)
 	}
-	if _, err := a.MoveAside(); err != nil {
-		t.Error(err)
+	marker := filepath.Join(filepath.Dir(ao.DataDir), "."+filepath.Base(ao.DataDir)+".haven.rewinding")
+	on, err := os.ReadFile(marker)
+	pgtest.Must(t, err)
+	pgtest.Must(t, os.RemoveAll(ao.DataDir)) // as a person does it
+	pgtest.Must(t, os.WriteFile(marker, []byte("1"+string(on)), 0o600))
+	if err := a.Clone(ctx, pgtest.Upstream(co, ""), nil); err == nil || !strings.Contains(err.Error(), "another file system") {
+		t.Errorf("a copy in the place of data that may only not be mounted: %v", err)
 	}
+	pgtest.Must(t, os.WriteFile(marker, on, 0o600))
 	pgtest.Must(t, a.Clone(ctx, pgtest.Upstream(co, ""), nil))
 	if d, err := a.Inspect(); err != nil || d.Torn || d.Kind != postgres.DiskData {
 		t.Errorf("after the new copy: %+v, %v", d, err)

@@ -50,8 +50,8 @@ type Options struct {
 	// RunAs is whom server programs run as; nil: the user we are. PostgreSQL refuses to run as root.
 	RunAs *Account
 
-	Superuser, Replication, Rewind Credentials // an empty Rewind means Superuser
-	Database                       string      // maintenance database; empty: postgres
+	Logins
+	Database string // maintenance database; empty: postgres
 
 	// PgPass is the password file that we write for PostgreSQL's own programs (mode 0600). Empty: <name>.pgpass beside
 	// the data directory.
@@ -96,13 +96,15 @@ var (
 	ErrNotReady = errors.New("the server does not accept connections yet")
 	// ErrNotRunning: no server runs in the data directory.
 	ErrNotRunning = errors.New("the server is not running")
-	// ErrTorn: a rewind began in this data directory and did not end; it must not be started, only replaced.
-	ErrTorn = errors.New("a rewind of the data directory was interrupted")
+	// ErrTorn: a rewind of this data directory, or the moving aside of its tablespaces, began and did not end; it must not be started,
+	// only replaced.
+	ErrTorn = errors.New("a rewind of the data directory, or the moving aside of its tablespaces, was interrupted")
 )
 
 // Instance is the PostgreSQL instance of one data directory.
 type Instance struct {
 	opt     Options
+	login   atomic.Pointer[Logins]
 	version int
 	log     *slog.Logger
 	// launcher is who starts the server; nil: we do.
@@ -144,9 +146,25 @@ func New(o Options) (*Instance, error) {
 	}
 	fillDefaults(&o)
 	i := &Instance{opt: o, version: version, log: o.Log, addrs: map[string]string{}}
+	i.SetLogins(o.Logins)
 	i.heart = session.NewHeartbeat(i.heartConfig)
 	return i, nil
 }
+
+// Logins are the roles by which servers are logged in to, with their passwords. An empty Rewind means Superuser.
+type Logins struct{ Superuser, Replication, Rewind Credentials }
+
+// SetLogins changes the logins for sessions that are opened from now on, and for the password file when it is written next.
+func (i *Instance) SetLogins(l Logins) {
+	l.Superuser.Username = firstOf(l.Superuser.Username, "postgres")
+	l.Replication.Username = firstOf(l.Replication.Username, l.Superuser.Username)
+	if l.Rewind.Username == "" {
+		l.Rewind = l.Superuser
+	}
+	i.login.Store(&l)
+}
+
+func (i *Instance) logins() *Logins { return i.login.Load() }
 
 func fillDefaults(o *Options) {
 	beside := filepath.Join(filepath.Dir(o.DataDir), firstOf(o.Name, filepath.Base(o.DataDir)))
@@ -154,16 +172,11 @@ func fillDefaults(o *Options) {
 	o.Database = firstOf(o.Database, "postgres")
 	o.PgPass = firstOf(o.PgPass, beside+".pgpass")
 	o.LogFile = firstOf(o.LogFile, beside+".log")
-	o.Superuser.Username = firstOf(o.Superuser.Username, "postgres")
-	o.Replication.Username = firstOf(o.Replication.Username, o.Superuser.Username)
 	if o.Port == 0 {
 		o.Port = 5432
 	}
 	if o.CtlTimeout <= 0 {
 		o.CtlTimeout = 60 * time.Second
-	}
-	if o.Rewind.Username == "" {
-		o.Rewind = o.Superuser
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -87,6 +87,9 @@ func (i *Instance) prepareEmpty() (made bool, err error) {
 	case DiskData, DiskForeign:
 		return false, fmt.Errorf("%s: %w: it is left as it is; move it aside, or set postgresql.data_dir to another path", i.opt.DataDir, ErrNotEmpty)
 	}
+	if err := i.clearTorn(); err != nil {
+		return made, err
+	}
 	return made, errors.Join(os.Chmod(i.opt.DataDir, 0o700), i.chown(i.opt.DataDir))
 }
 

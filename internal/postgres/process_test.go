@@ -5,14 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/havenha/haven/internal/freeze"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/havenha/haven/internal/freeze"
 	"github.com/havenha/haven/internal/postgres"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -83,6 +84,47 @@ func TestKillLeavesNoProcessThatCommits(t *testing.T) {
 	_ = lost // nil here: nothing was probed
 	if _, err := a.Start(pgtest.Context(t), pgtest.Settings()); err != nil {
 		t.Errorf("start again: %v", err)
+	}
+}
+
+// Sessions that wait for their clients tell them that the postmaster is gone; one that is busy is not waited for.
+func TestOrphansHaveTheirLastWords(t *testing.T) {
+	o := pgtest.Options(t, "a")
+	a := pgtest.Primary(t, o)
+	ctx := pgtest.Context(t)
+	idle, busy := connect(t, o), connect(t, o)
+	began := time.Now()
+	a.AwaitOrphans(ctx, time.Hour)
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("a server that runs was waited for: %s", took)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := busy.Exec(context.Background(), "DO $$ BEGIN LOOP END LOOP; END $$").ReadAll()
+		ended <- err
+	}()
+	pgtest.Eventually(t, "the session is busy", func() error {
+		results, err := idle.Exec(ctx, fmt.Sprintf("SELECT FROM pg_stat_activity WHERE state = 'active' AND pid = %d", busy.PID())).ReadAll()
+		if err == nil && len(results[0].Rows) != 1 {
+			err = errors.New("it is not active")
+		}
+		return err
+	})
+	server := a.Server()
+	pgtest.Must(t, syscall.Kill(server.PID(), syscall.SIGKILL))
+	<-server.Exited()
+	a.AwaitOrphans(ctx, 3*time.Second)
+	pids, err := a.Processes()
+	if err != nil || !slices.Equal(pids, []int{int(busy.PID())}) {
+		t.Errorf("these processes are left: %v, %v; the busy one is %d", pids, err, busy.PID())
+	}
+	pgtest.Must(t, a.Kill(ctx))
+	if err := <-ended; err == nil {
+		t.Error("the endless loop ended well")
+	}
+	var told *pgconn.PgError
+	if _, err := idle.Exec(ctx, "SELECT").ReadAll(); !errors.As(err, &told) || told.Code != "57P01" {
+		t.Errorf("the idle session's client got %v", err)
 	}
 }
 

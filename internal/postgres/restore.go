@@ -115,7 +115,7 @@ func recoverBy(given map[string]string) map[string]string {
 
 // trustingHBA lets the superuser in from this host.
 func (i *Instance) trustingHBA() []string {
-	user := session.QuoteIdent(i.opt.Superuser.Username)
+	user := session.QuoteIdent(i.logins().Superuser.Username)
 	lines := []string{"local all " + user + " trust"}
 	for _, addr := range append([]string{"127.0.0.1", "::1"}, strings.Split(i.localHost(), ",")...) {
 		if ip := net.ParseIP(addr); ip != nil {
@@ -133,15 +133,11 @@ func (i *Instance) trustingHBA() []string {
 func (i *Instance) awaitRestored(ctx context.Context, s *Server) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	waiting := false
+	i.log.Info("waiting for end of recovery after bootstrap")
 	for {
 		rows, err := i.heartQuery(ctx, "SELECT pg_is_in_recovery()")
 		if err == nil && rows[0][0] == "f" {
 			return nil
-		}
-		if !waiting {
-			waiting = true
-			i.log.Info("waiting for end of recovery after bootstrap")
 		}
 		select {
 		case <-s.Exited():

@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/havenha/haven/internal/postgres/durable"
 )
 
-// tornMarker stands beside the data directory while pg_rewind works in it. (Inside, pg_rewind itself would remove it:
+// tornMarker stands beside the data directory while pg_rewind works in it, or its tablespaces are moved aside. (Inside, pg_rewind itself would remove it:
 // it removes what the source does not have.) A rewind that was cut short leaves a control file as if nothing had
 // happened, over data that cannot be started.
 func (i *Instance) tornMarker() string {
@@ -108,6 +110,45 @@ func (i *Instance) recoverCrash(ctx context.Context) error {
 	return nil
 }
 
+// markTorn writes the marker durably. It tells on which file system the data is.
+func (i *Instance) markTorn() error {
+	on, err := device(i.opt.DataDir)
+	if err == nil {
+		_, err = i.replaceFile(i.tornMarker(), []byte(on), 0o600)
+	}
+	return err
+}
+
+// clearTorn removes the marker from beside an empty data directory: a person or a crash has taken away what was torn. If the directory
+// is on another file system now, that of the data may only not be mounted, and nothing is to be put in its place.
+func (i *Instance) clearTorn() error {
+	on, err := device(i.opt.DataDir)
+	if err != nil {
+		return err
+	}
+	was, err := os.ReadFile(i.tornMarker())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && len(was) > 0 && string(was) != on {
+		return fmt.Errorf("%s is empty, and %s says that its data, which a rewind has left torn, was on another file system (device %s; now %s): mount that, or delete the marker if the data is gone for good",
+			i.opt.DataDir, i.tornMarker(), was, on)
+	}
+	if err == nil {
+		_, err = durable.Remove(i.tornMarker())
+	}
+	return err
+}
+
+// device is the number of the file system that a directory is on.
+func device(dir string) (string, error) {
+	var st syscall.Stat_t
+	if err := syscall.Stat(dir, &st); err != nil {
+		return "", fmt.Errorf("stat %s: %w", dir, err)
+	}
+	return fmt.Sprint(st.Dev), nil
+}
+
 func (i *Instance) runRewind(ctx context.Context, up Upstream) error {
 	if err := i.writePgPass(&up); err != nil {
 		return err
@@ -115,14 +156,10 @@ func (i *Instance) runRewind(ctx context.Context, up Upstream) error {
 	if _, err := i.signalFiles(false); err != nil {
 		return err
 	}
-	f, err := os.Create(i.tornMarker())
-	if err != nil {
+	if err := i.markTorn(); err != nil {
 		return fmt.Errorf("mark the data directory as being rewound: %w", err)
 	}
-	if err := errors.Join(f.Sync(), f.Close(), durable.SyncDir(filepath.Dir(i.tornMarker()))); err != nil {
-		return err
-	}
-	args := []string{"--target-pgdata=" + i.opt.DataDir, "--source-server=" + i.upstreamConninfo(up, i.opt.Rewind, "")}
+	args := []string{"--target-pgdata=" + i.opt.DataDir, "--source-server=" + i.upstreamConninfo(up, i.logins().Rewind, "")}
 	cmd := i.command(ctx, i.bin("pg_rewind"), append(args, i.opt.RewindOptions...)...)
 	cmd.Env = append(cmd.Env, "LC_ALL=C")
 	out, err := i.output(cmd)

@@ -20,7 +20,7 @@ func (i *Instance) KeepSlots(ctx context.Context, p slots.Plan) error {
 
 // connectRewind opens a session on another member's server, as whom pg_rewind connects.
 func (i *Instance) connectRewind(ctx context.Context, up Upstream) (*pgconn.PgConn, error) {
-	cfg, err := connConfig(up.Host, up.Port, i.opt.Database, i.opt.Rewind, i.opt.Name)
+	cfg, err := connConfig(up.Host, up.Port, i.opt.Database, i.logins().Rewind, i.opt.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -2,9 +2,7 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/havenha/haven/internal/postgres/pidfile"
@@ -115,17 +113,44 @@ func (i *Instance) Kill(ctx context.Context) error {
 	}
 }
 
-func (i *Instance) killPostmaster() error {
+// AwaitOrphans gives the processes of a server whose postmaster is gone up to limit to end by themselves, and returns when none is left.
+// A session that waits for its client ends within milliseconds, and tells it that (57P01): so its client, or the pooler before it,
+// knows that what it has just sent was not run. After a SIGKILL it cannot know. A server that runs is not waited for.
+func (i *Instance) AwaitOrphans(ctx context.Context, limit time.Duration) {
+	if i.Server() != nil || i.postmaster() != 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		if pids, err := i.Processes(); err != nil || len(pids) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// postmaster is the process of a postmaster that runs, whether we watch it or not; 0: none is known. A lock file that cannot be read does
+// not matter here: its process is found by its executable and directory.
+func (i *Instance) postmaster() int {
 	f, err := pidfile.Read(i.opt.DataDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	// A lock file that cannot be read does not matter here: its process is found by its executable and directory.
 	if err != nil || !i.isPostmaster(f) {
+		return 0
+	}
+	return f.PID
+}
+
+func (i *Instance) killPostmaster() error {
+	pid := i.postmaster()
+	if pid == 0 {
 		return nil
 	}
-	if err := i.killProcess(f.PID); err != nil {
-		return fmt.Errorf("process %d: %w", f.PID, err)
+	if err := i.killProcess(pid); err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -78,4 +79,36 @@ func TestCloneWithTablespace(t *testing.T) {
 			t.Errorf("copy in another mount namespace: %v: %s", err, out)
 		}
 	})
+}
+
+// TestTablespaceThatStays: where a tablespace cannot be moved aside, the data directory is left whole if it is the first, and otherwise
+// marked, so that it is not started over an empty tablespace.
+func TestTablespaceThatStays(t *testing.T) {
+	for name, c := range map[string]struct {
+		links map[string]string // /proc cannot be renamed
+		torn  bool
+	}{
+		"the first":  {map[string]string{"16001": "/proc", "16002": ""}, false},
+		"the second": {map[string]string{"16001": "", "16002": "/proc"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := pgtest.Options(t, "a")
+			i := pgtest.New(t, o)
+			pgtest.Must(t, i.InitDB(pgtest.Context(t)))
+			space := filepath.Join(pgtest.Dir(t), "space")
+			pgtest.Must(t, os.Mkdir(space, 0o700))
+			pgtest.Must(t, os.WriteFile(filepath.Join(space, "file"), nil, 0o600))
+			for link, target := range c.links {
+				pgtest.Must(t, os.Symlink(cmp.Or(target, space), filepath.Join(o.DataDir, "pg_tblspc", link)))
+			}
+			if to, err := i.MoveAside(); err == nil || to != "" {
+				t.Fatalf("moved to %q, %v", to, err)
+			}
+			d, err := i.Inspect()
+			pgtest.Must(t, err)
+			if _, err := os.Stat(filepath.Join(space, "file")); d.Kind != postgres.DiskData || d.Torn != c.torn || (err != nil) != c.torn {
+				t.Errorf("%+v; the tablespace: %v", d, err)
+			}
+		})
+	}
 }

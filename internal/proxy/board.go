@@ -141,6 +141,13 @@ func (b *board) failed(l *ledger, p pick, why string) {
 	}
 }
 
+// erred counts a failure that says nothing of the server.
+func (b *board) erred(l *ledger, p pick) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.tally(p.server).errors++
+}
+
 // shun leaves a server alone for a while. Failures of connections that were begun before it was shunned count once.
 func (b *board) shun(server, why string) {
 	f, now := b.failures[server], time.Now()

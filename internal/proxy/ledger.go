@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"time"
 
 	"github.com/havenha/haven/internal/config"
@@ -28,7 +29,11 @@ type ledger struct {
 }
 
 // waiter is a connection that waits.
-type waiter struct{ since time.Time }
+type waiter struct {
+	since  time.Time
+	client stream
+	end    context.CancelCauseFunc
+}
 
 func newLedger(c config.Listener) *ledger {
 	l := &ledger{tallies: map[string]*tally{}, waiters: map[*waiter]struct{}{}}

@@ -52,6 +52,7 @@ func (l *listener) start(ctx context.Context) {
 		l.tasks.Go(func() { l.accept(ctx, s) })
 	}
 	l.tasks.Go(func() { l.endIdle(ctx) })
+	l.tasks.Go(func() { l.dismiss(ctx) })
 }
 
 // close stops listening, resets the sessions, and waits until all is done.
@@ -121,7 +122,9 @@ func (l *listener) serve(ctx context.Context, conn net.Conn) {
 // connect finds a server for the client, connects to it, and enters the session. It waits while there is none. Nothing
 // of the client is read meanwhile: the kernel keeps what it has sent.
 func (l *listener) connect(ctx context.Context, client stream) (*session, error) {
-	w := &waiter{since: time.Now()}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	w := &waiter{since: time.Now(), client: client, end: end}
 	defer l.board.resume(l.ledger, w)
 	if hold := l.board.limits(l.ledger).HoldTimeout; hold > 0 {
 		var cancel context.CancelFunc
@@ -177,13 +180,13 @@ func (l *listener) open(ctx context.Context, client stream, p pick, w *waiter, h
 	if p.admission != nil {
 		defer context.AfterFunc(p.admission.ctx, cancel)()
 	}
-	if wait := l.board.turn(l.ledger, p); wait > 0 {
+	if turns := l.board.turns(l.ledger, p); !turns.take(time.Now()) {
 		if !l.board.hold(l.ledger, w) {
 			l.board.drop(l.ledger, p)
 			return nil, errTooMany
 		}
 		*held = true
-		sleep(ctx, wait)
+		turns.await(ctx, w.look)
 	}
 	if ctx.Err() != nil {
 		l.board.drop(l.ledger, p)

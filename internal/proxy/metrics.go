@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/havenha/haven/internal/proxy/pooled"
@@ -21,8 +23,23 @@ func (m metric) desc() *prometheus.Desc {
 }
 
 func (m metric) of(value float64, labels ...string) prometheus.Metric {
-	return prometheus.MustNewConstMetric(m.desc(), m.kind, value, labels...)
+	return safe(m.desc())(prometheus.NewConstMetric(m.desc(), m.kind, value, labels...))
 }
+
+// safe makes an error of what could not be made a metric, for whoever asks. The functions of the client library that panic would end the
+// process, for it collects in goroutines of its own.
+func safe(d *prometheus.Desc) func(prometheus.Metric, error) prometheus.Metric {
+	return func(m prometheus.Metric, err error) prometheus.Metric {
+		if err != nil {
+			return prometheus.NewInvalidMetric(d, err)
+		}
+		return m
+	}
+}
+
+// shown is a name as people and programs are to see it. Clients choose the names of databases and users, and PostgreSQL takes those that
+// are no UTF-8, as the keys of members may be.
+func shown(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
 // Describe describes nothing: the servers, and so the metrics, come and go.
 func (collector) Describe(chan<- *prometheus.Desc) {}
@@ -34,7 +51,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	out <- gauge("leader_admitted", "1 while a primary is admitted.").of(truth(s.Leader.State == Admitted), s.Scope)
 	if s.Leader.Name != "" {
 		leads := metric{prometheus.GaugeValue, "leader", "1 for the server whose member holds the leader key.", []string{"scope", "server"}}
-		out <- leads.of(1, s.Scope, s.Leader.Name)
+		out <- leads.of(1, s.Scope, shown(s.Leader.Name))
 	}
 	out <- gauge("leader_since_seconds", "When the leadership came to its state, in seconds since 1970.").of(float64(s.Leader.Since.UnixMilli())/1000, s.Scope)
 	out <- gauge("term", "Number of the term; 0 if the leader writes none.").of(float64(s.Leader.Term), s.Scope)
@@ -62,7 +79,7 @@ func collectListener(out chan<- prometheus.Metric, scope string, l ListenerStats
 	for _, s := range l.Servers {
 		collectServer(out, scope, l, s)
 	}
-	for _, p := range l.Pools {
+	for _, p := range distinct(l.Pools) {
 		collectPool(out, scope, l, p)
 	}
 }
@@ -88,7 +105,8 @@ func collectPool(out chan<- prometheus.Metric, scope string, l ListenerStats, p 
 		{prometheus.CounterValue, "stats_server_in_transaction_seconds_total", "Time that server connections were lent.", p.LendingTime},
 		{prometheus.CounterValue, "stats_client_wait_seconds_total", "Time that clients waited for a server connection.", p.WaitTime},
 	} {
-		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("pgbouncer_"+m.name, m.help, labels, nil), m.kind, m.value, values...)
+		d := prometheus.NewDesc("pgbouncer_"+m.name, m.help, labels, nil)
+		out <- safe(d)(prometheus.NewConstMetric(d, m.kind, m.value, values...))
 	}
 	for _, h := range []struct {
 		name, help string
@@ -104,8 +122,24 @@ func collectPool(out chan<- prometheus.Metric, scope string, l ListenerStats, p 
 				buckets[pooled.Bound(i).Seconds()] = n
 			}
 		}
-		out <- prometheus.MustNewConstHistogram(prometheus.NewDesc("haven_proxy_pool_"+h.name, h.help, labels, nil), n, h.of.Sum.Seconds(), buckets, values...)
+		d := prometheus.NewDesc("haven_proxy_pool_"+h.name, h.help, labels, nil)
+		out <- safe(d)(prometheus.NewConstHistogram(d, n, h.of.Sum.Seconds(), buckets, values...))
 	}
+}
+
+// distinct adds up the pools whose names are shown as the same: a metric that comes twice would be an error of all of them.
+func distinct(pools []PoolStats) (out []PoolStats) {
+	at := map[[2]string]int{}
+	for _, p := range pools {
+		key := [2]string{p.Database, p.User}
+		if i, ok := at[key]; ok {
+			out[i].add(p)
+			continue
+		}
+		at[key] = len(out)
+		out = append(out, p)
+	}
+	return out
 }
 
 func collectServer(out chan<- prometheus.Metric, scope string, l ListenerStats, s ServerStats) {
@@ -121,7 +155,7 @@ func collectServer(out chan<- prometheus.Metric, scope string, l ListenerStats, 
 		{metric{prometheus.CounterValue, "sent_bytes_total", "Bytes to clients.", labels}, float64(s.Out)},
 		{metric{prometheus.CounterValue, "connect_errors_total", "Failed connections to the server.", labels}, float64(s.Errors)},
 	} {
-		out <- m.of(m.value, scope, l.Listen, l.Target, s.Name)
+		out <- m.of(m.value, scope, l.Listen, l.Target, shown(s.Name))
 	}
 }
 

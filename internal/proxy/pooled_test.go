@@ -32,7 +32,7 @@ func pooledSettings(mode string) *config.Proxy {
 	c.Stats.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	for i := range c.Listeners {
 		c.Listeners[i].Mode = mode
-		c.Listeners[i].Pool = config.Pool{MaxClientConn: 6000, DefaultPoolSize: 5, QueryWaitTimeout: patience, ServerResetQuery: "DISCARD ALL",
+		c.Listeners[i].Pool = config.Pool{MaxClientConn: 6000, ServerLifetime: time.Hour, DefaultPoolSize: 5, QueryWaitTimeout: patience, ServerResetQuery: "DISCARD ALL",
 			MaxPreparedStatements: 100, ClientLoginTimeout: patience, IgnoreStartupParameters: []string{"extra_float_digits"}}
 	}
 	return c
@@ -215,14 +215,9 @@ func TestAStormOfPooledClients(t *testing.T) {
 // logIn connects a client that speaks the protocol by hand, and takes no goroutine.
 func logIn(t *testing.T, address string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
-	pgtest.Must(t, err)
-	t.Cleanup(func() { conn.Close() })
+	conn := knock(t, address, "postgres", "postgres")
 	pgtest.Must(t, conn.SetDeadline(time.Now().Add(10*time.Minute)))
-	body := "\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"
-	_, err = conn.Write(append([]byte{0, 0, 0, byte(len(body) + 4)}, body...))
-	pgtest.Must(t, err)
-	_, err = reply(conn)
+	_, err := reply(conn)
 	pgtest.Must(t, err)
 	return conn
 }

@@ -65,8 +65,8 @@ func (p *pool) try(ctx context.Context, k pick, cut func()) pooled.Seat {
 	if k.admission != nil {
 		defer context.AfterFunc(k.admission.ctx, cancel)()
 	}
-	if wait := l.board.turn(l.ledger, k); wait > 0 {
-		sleep(ctx, wait)
+	if turns := l.board.turns(l.ledger, k); !turns.take(time.Now()) {
+		turns.await(ctx, func() {})
 	}
 	if ctx.Err() != nil {
 		l.board.drop(l.ledger, k)
@@ -118,6 +118,24 @@ func (s *seat) Valid() bool {
 
 func (s *seat) Failed(why string) { s.board.failed(s.s.ledger, s.s.pick, why) }
 
+// doubt is how long a server has to answer that is in doubt. Its kernel has accepted a connection, so the network is not slow.
+const doubt = 2 * time.Second
+
+// Doubted keeps the admission while the server answers what a check of its leader would ask it: a login may be held up by a lock on its
+// database, or by a directory of passwords, and that is no affair of the other pools.
+func (s *seat) Doubted(ctx context.Context, why string) {
+	checking, cancel := context.WithTimeout(ctx, doubt)
+	defer cancel()
+	err := probe(checking, s.s.pick.addresses)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		s.Failed(why)
+	default:
+		s.board.erred(s.s.ledger, s.s.pick)
+	}
+}
+
 func (s *seat) Leave(in, out int64) {
 	close(s.s.ended)
 	s.board.leave(s.s, in, out)
@@ -147,12 +165,21 @@ type PoolStats struct {
 	lendings, waits pooled.Histogram
 }
 
+// add adds the numbers of another pool that are shown as metrics.
+func (p *PoolStats) add(q PoolStats) {
+	p.ClientsActive, p.ClientsWaiting = p.ClientsActive+q.ClientsActive, p.ClientsWaiting+q.ClientsWaiting
+	p.ServersActive, p.ServersIdle, p.ServersLogin = p.ServersActive+q.ServersActive, p.ServersIdle+q.ServersIdle, p.ServersLogin+q.ServersLogin
+	p.MaxWait, p.Size = max(p.MaxWait, q.MaxWait), p.Size+q.Size
+	p.Lendings, p.LendingTime, p.WaitTime = p.Lendings+q.Lendings, p.LendingTime+q.LendingTime, p.WaitTime+q.WaitTime
+	p.lendings, p.waits = p.lendings.Plus(q.lendings), p.waits.Plus(q.waits)
+}
+
 // pooled adds the pools to a listener's numbers.
 func (l *ListenerStats) pooled(pools []pooled.Stats) {
 	for _, s := range pools {
 		lendings, waits := total(s.Lendings), total(s.Waits)
 		l.Pools = append(l.Pools, PoolStats{
-			Database: s.Database, User: s.User, ClientsActive: s.ClientsActive, ClientsWaiting: s.ClientsWaiting, ServersActive: s.ServersActive,
+			Database: shown(s.Database), User: shown(s.User), ClientsActive: s.ClientsActive, ClientsWaiting: s.ClientsWaiting, ServersActive: s.ServersActive,
 			ServersIdle: s.ServersIdle, ServersLogin: s.ServersLogin, MaxWait: s.MaxWait.Seconds(), Size: s.PoolSize,
 			Lendings: lendings, LendingTime: s.Lendings.Sum.Seconds(), Waits: waits, WaitTime: s.Waits.Sum.Seconds(),
 			Transactions: s.OpenTransactions, LongestTransaction: s.LongestTransaction.Seconds(),

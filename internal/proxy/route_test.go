@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"context"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -146,27 +149,44 @@ func TestDepict(t *testing.T) {
 }
 
 func TestBucketHandsOutTurnsEvenly(t *testing.T) {
-	now := time.Unix(1000, 0)
-	b := newBucket(200, now)
-	var last time.Duration
-	for i := range 220 {
-		wait := b.turn(now)
-		if i < 20 && wait != 0 {
-			t.Fatalf("turn %d of the burst waits %s", i, wait)
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		b := newBucket(200, began)
+		for i := range 20 {
+			if !b.take(began) {
+				t.Fatalf("turn %d of the burst has not come", i)
+			}
 		}
-		last = wait
-	}
-	if last != time.Second {
-		t.Errorf("200 after the burst, at 200 a second, take %s", last)
-	}
-	if wait := b.turn(now.Add(storm + time.Second)); wait != 0 {
-		t.Errorf("the storm is over, and yet a turn waits %s", wait)
-	}
-	var none *bucket
-	if none.turn(now) != 0 {
-		t.Error("without a bucket a turn waits")
-	}
-	if slow := newBucket(1, now); slow.turn(now) != 0 || slow.burst != 10*time.Second {
-		t.Errorf("the burst is at least 10, not %s", slow.burst)
-	}
+		if b.take(began) {
+			t.Error("the burst is larger than it should be")
+		}
+		var waiting sync.WaitGroup
+		for range 200 {
+			waiting.Go(func() { b.await(t.Context(), func() {}) })
+		}
+		synctest.Wait()
+		if b.take(began.Add(storm / 2)) {
+			t.Error("a turn is taken from those who wait")
+		}
+		waiting.Wait()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("200 after the burst, at 200 a second, take %s", took)
+		}
+		gone, leave := context.WithCancel(t.Context())
+		b.await(gone, leave)
+		b.await(gone, func() {})
+		if b.await(t.Context(), func() {}); time.Since(began) != time.Second+5*time.Millisecond {
+			t.Errorf("after those who left, a turn comes at %s", time.Since(began))
+		}
+		if !b.take(began.Add(storm + time.Second)) {
+			t.Error("the storm is over, and yet there is no turn")
+		}
+		var none *bucket
+		if !none.take(began) {
+			t.Error("without a bucket there is no turn")
+		}
+		if slow := newBucket(1, began); !slow.take(began) || slow.burst != 10*time.Second {
+			t.Errorf("the burst is at least 10, not %s", slow.burst)
+		}
+	})
 }

@@ -144,11 +144,15 @@ func TestClientsThatLeaveWhileTheyWaitTakeNoTurn(t *testing.T) {
 	w := start(t, settings())
 	a := newFake(t, "db1")
 	w.show(scene(nil, 0, "", a))
+	var leaving []*client
 	for range 20 {
-		connect(t, w.rw).Close()
+		leaving = append(leaving, connect(t, w.rw))
 	}
 	c := connect(t, w.rw)
 	w.until("waiting clients", func(s Stats) bool { return s.Listeners[0].Waiting == 21 })
+	for _, c := range leaving {
+		c.Close()
+	}
 	a.primary.Store(http.StatusOK)
 	w.show(scene(a, 1, cluster.TermPromoted, a))
 	c.wantServer("db1")
@@ -162,15 +166,8 @@ func TestAStormIsLetInAtABoundedRate(t *testing.T) {
 	const clients, rate = 500, 1000
 	c := settings()
 	c.Listeners[0].Admit = rate
-	w, a := start(t, c), newFake(t, "db1")
-	w.show(scene(nil, 0, "", a))
-	all := make([]*client, clients)
-	for i := range all {
-		all[i] = connect(t, w.rw)
-	}
-	w.until("waiting clients", func(s Stats) bool { return s.Listeners[0].Waiting == clients })
-	a.primary.Store(http.StatusOK)
-	w.show(scene(a, 1, cluster.TermPromoted, a))
+	w := start(t, c)
+	all := crowd(t, w, clients)
 	began := time.Now()
 	for _, c := range all {
 		c.wantServer("db1")

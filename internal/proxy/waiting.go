@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/havenha/haven/internal/config"
@@ -47,11 +50,37 @@ func (b *board) timedOut(l *ledger) string {
 	return "its turn had not come"
 }
 
-// turn is how long the connection has to wait for its turn at the server.
-func (b *board) turn(l *ledger, p pick) time.Duration {
+// turns is what hands out the turns at the server; nil: nobody needs one.
+func (b *board) turns(l *ledger, p pick) *bucket {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return l.tally(p.server).bucket.turn(time.Now())
+	return l.tally(p.server).bucket
+}
+
+// lookEvery is how often it is looked whether those who wait are still there.
+const lookEvery = time.Second
+
+// dismiss ends the waits of clients that have left, until ctx ends. Else they would keep their places until a server comes.
+func (l *listener) dismiss(ctx context.Context) {
+	for ctx.Err() == nil {
+		for _, w := range l.board.waiting(l.ledger) {
+			w.look()
+		}
+		sleep(ctx, lookEvery)
+	}
+}
+
+func (b *board) waiting(l *ledger) []*waiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(l.waiters))
+}
+
+// look ends the wait if the client has left.
+func (w *waiter) look() {
+	if departed(w.client) {
+		w.end(errDeparted)
+	}
 }
 
 // retire closes a ledger to new sessions and returns those that it has.

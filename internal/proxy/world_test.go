@@ -201,8 +201,8 @@ type client struct {
 	r *bufio.Reader
 }
 
-// connect connects and says hello; whether a server answers is another question.
-func connect(t testing.TB, address string) *client {
+// dialed is a connection that is closed with the test, and that nobody waits for longer than patience allows.
+func dialed(t testing.TB, address string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -210,6 +210,13 @@ func connect(t testing.TB, address string) *client {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// connect connects and says hello; whether a server answers is another question.
+func connect(t testing.TB, address string) *client {
+	t.Helper()
+	conn := dialed(t, address)
 	if _, err := io.WriteString(conn, "hello you"[:8]); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/havenha/haven/internal/config/tree"
@@ -16,16 +17,16 @@ func IsSecret(path string, s *Table) bool {
 		return true
 	}
 	_, last, _ := tree.CutLast(path)
+	return SecretName(last)
+}
+
+// SecretName tells whether the last part of a key says that it holds a secret.
+func SecretName(last string) bool {
 	last = strings.ToLower(last)
-	if strings.HasSuffix(last, "_file") || last == "etcd_token" {
+	if strings.HasSuffix(last, "_file") || last == "password_encryption" {
 		return false
 	}
-	for _, word := range []string{"password", "passphrase", "secret"} {
-		if strings.Contains(last, word) {
-			return last != "password_encryption"
-		}
-	}
-	return false
+	return slices.ContainsFunc([]string{"password", "passphrase", "secret"}, func(word string) bool { return strings.Contains(last, word) })
 }
 
 // MaskInside hides passwords within connection strings, URLs and commands.

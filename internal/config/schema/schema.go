@@ -171,13 +171,17 @@ func (s *Table) next(name string) *Table {
 	return s.children["*"]
 }
 
-// Nearest is the row of the longest known part of a path: a parameter belongs to parameters.
+// Nearest is the row of the longest known part of a path: a parameter belongs to parameters, and an item to its list.
 func (s *Table) Nearest(path string) Key {
 	for {
 		if found := s.At(path); found != nil {
 			return found.Key
 		}
-		dir, _, nested := tree.CutLast(path)
+		dir, last, nested := tree.CutLast(path)
+		if list, _, indexed := tree.CutIndex(last); indexed {
+			path = strings.TrimSuffix(path, last) + list
+			continue
+		}
 		if !nested {
 			return Key{Reload: ReloadRestart}
 		}

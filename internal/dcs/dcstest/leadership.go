@@ -82,6 +82,12 @@ func founding(b *bench) {
 	if s.Config == nil || string(s.Config.Raw) != `{"ttl":30}` || !s.Sync.Active() {
 		b.Errorf("founded: config %+v sync %+v", s.Config, s.Sync)
 	}
+	again, err := b.store.Found(b.ctx, f)
+	b.ok("the same founding again", err)
+	if again != h {
+		b.Errorf("holder %+v, and again %+v", h, again)
+	}
+	f.Term.Nonce = "another"
 	_, err = b.store.Found(b.ctx, f)
 	b.is("found again", err, dcs.ErrConflict)
 	b.is("cancel once founded", b.store.CancelInitialize(b.ctx), dcs.ErrConflict)
@@ -185,6 +191,7 @@ func release(b *bench) {
 	if len(s.Members) != 1 {
 		b.Errorf("the member key went with the leader key: %+v", s.Members)
 	}
+	b.ok("the same release again", b.store.Release(b.ctx, h, &cluster.Status{Optime: 4711}))
 	b.is("release again", b.store.Release(b.ctx, h, &cluster.Status{Optime: 4712}), dcs.ErrConflict)
 	if s := b.snapshot(); s.Status.Optime != 4711 {
 		b.Errorf("a release that failed wrote status: %+v", s.Status)
@@ -217,6 +224,8 @@ func handover(b *bench) {
 	b.is("renew by the one who handed over", err, dcs.ErrConflict)
 	_, err = b.store.Renew(b.ctx, dcs.Holder{Name: "db2", Lease: lease, LeaderRev: s.Leader.ModRev, TermRev: s.Term.ModRev})
 	b.ok("renew by the new leader", err)
+	b.ok("the same handover again", b.store.HandOver(b.ctx, h, o))
+	o.Term.Nonce = "another"
 	b.is("hand over again", b.store.HandOver(b.ctx, h, o), dcs.ErrConflict)
 }
 

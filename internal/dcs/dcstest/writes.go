@@ -47,7 +47,11 @@ func leaderWrites(b *bench) {
 	_, err := b.store.Renew(b.ctx, h)
 	b.is("renew with the term's old revision", err, dcs.ErrConflict)
 	_, _, err = b.store.Write(b.ctx, h, dcs.Changes{Term: term})
-	b.is("write the term against its old revision", err, dcs.ErrConflict)
+	b.ok("write the same term again", err)
+	other := *term
+	other.Nonce = "another"
+	_, _, err = b.store.Write(b.ctx, h, dcs.Changes{Term: &other})
+	b.is("write another term against its old revision", err, dcs.ErrConflict)
 	b.write(next, dcs.Changes{Config: json.RawMessage(`{"ttl":5}`), Status: &cluster.Status{Optime: 83886417}})
 	s = b.snapshot()
 	if string(s.Config.Raw) != `{"ttl":30}` || s.Status.Optime != 83886417 {

@@ -230,6 +230,9 @@ func TestConnectionLossIsUnknown(t *testing.T) {
 	if !errors.As(err, &unreachable) || len(unreachable.Reasons) != 1 {
 		t.Errorf("renewal without answers: %v", err)
 	}
+	if _, _, err := c.Write(t.Context(), h, dcs.Changes{Status: &cluster.Status{Optime: 1}}); !errors.Is(err, dcs.ErrUnknown) {
+		t.Errorf("a write without answers: %v", err)
+	}
 	r.set(false)
 	r.cut()
 	nextUpdate(t, watch, "a new snapshot", func(u dcs.Update) bool { return u.Err == nil && u.Snapshot.Leader != nil })

@@ -1,12 +1,15 @@
 package etcd
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // How far a member has come, as its marker file tells.
@@ -73,13 +76,26 @@ func writeSynced(path string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// hasData tells whether etcd has a write-ahead log in dir. etcd creates it by renaming, so it is whole or absent.
+// hasData tells whether etcd has a write-ahead log in dir. etcd creates it by renaming, so it is whole or absent. With an error nothing
+// is known.
 func hasData(dir string) (bool, error) {
-	logs, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
-	return len(logs) > 0, err
+	entries, err := os.ReadDir(filepath.Join(dir, "member", "wal"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("embedded etcd: whether there are data is not known: %w", err)
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), ".wal") }), nil
 }
 
-// clearRemains removes what etcd left of a start that did not get as far as its log.
+// clearRemains removes what etcd left of a start that did not get as far as its log; a log is never removed.
 func clearRemains(dir string) error {
-	return os.RemoveAll(filepath.Join(dir, "member"))
+	if data, err := hasData(dir); err != nil || data {
+		return cmp.Or(err, errors.New("embedded etcd: a start that failed has left a log"))
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "member")); err != nil {
+		return fmt.Errorf("embedded etcd: %w", err)
+	}
+	return nil
 }

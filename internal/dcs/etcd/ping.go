@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -98,6 +99,9 @@ func (c *Client) tlsHandshake(ctx context.Context, conn net.Conn, host string) e
 	config.NextProtos = []string{"h2"}
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
+		if ends(err) && answersPlain(ctx, conn.RemoteAddr().String()) {
+			return speaksPlain(err)
+		}
 		return explainTLS(err, len(config.Certificates) > 0)
 	}
 	// In TLS 1.3 a server refuses the client's certificate only after the client's side of the handshake.
@@ -106,6 +110,33 @@ func (c *Client) tlsHandshake(ctx context.Context, conn net.Conn, host string) e
 		return explainTLS(err, len(config.Certificates) > 0)
 	}
 	return nil
+}
+
+// ends tells whether a handshake failed because the other side closed the connection, or reset it: a server that speaks no TLS may do
+// either before its answer, which would tell, is read.
+func ends(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
+
+// answersPlain tells whether a server answers a request without TLS.
+func answersPlain(ctx context.Context, address string) bool {
+	conn, err := dial(ctx, address)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	if _, err := io.WriteString(conn, "GET /version HTTP/1.0\r\n\r\n"); err != nil {
+		return false
+	}
+	const answer = "HTTP/1."
+	b := make([]byte, len(answer))
+	_, err = io.ReadFull(conn, b)
+	return err == nil && string(b) == answer
+}
+
+func speaksPlain(err error) error {
+	return fmt.Errorf("etcd speaks plain HTTP here: use http, or turn on TLS in etcd: %w", err)
 }
 
 // explainTLS says what a failed handshake means and what to do about it (RFC 8446, 6.2; crypto/x509). A certificate that
@@ -123,8 +154,8 @@ func explainTLS(err error, shown bool) error {
 		return fmt.Errorf("etcd's certificate has expired or is not valid yet: renew it, or set the clock: %w", err)
 	case errors.As(err, &name):
 		return fmt.Errorf("etcd's certificate is for another host: reissue it with this address: %w", err)
-	case errors.As(err, &record), errors.Is(err, io.EOF):
-		return fmt.Errorf("etcd speaks plain HTTP here: use http, or turn on TLS in etcd: %w", err)
+	case errors.As(err, &record):
+		return speaksPlain(err)
 	case strings.Contains(text, "certificate required") && shown:
 		return fmt.Errorf("etcd refuses our client certificate: it is not signed by a CA that etcd trusts: %w", err)
 	case strings.Contains(text, "certificate required"):

@@ -19,6 +19,50 @@ import (
 	"github.com/havenha/haven/internal/dcs/dcstest"
 )
 
+// A server that speaks no TLS may close or reset the connection before its answer is read: it is asked without TLS then.
+func TestPlainServerThatHangsUp(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer string // to a request without TLS
+		reset  bool
+		want   string
+	}{
+		{"reset", "HTTP/1.1 200 OK\r\n\r\n", true, "etcd speaks plain HTTP here"},
+		{"closed", "HTTP/1.1 200 OK\r\n\r\n", false, "etcd speaks plain HTTP here"},
+		{"no HTTP either", "SSH-2.0-\r\n", false, "TLS handshake: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			go hangUp(l, tt.answer, tt.reset)
+			c := openClient(t, Options{Endpoints: []string{"https://" + l.Addr().String()}, Scope: "plain", RetryTimeout: 5 * time.Second})
+			if err := c.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// hangUp answers what does not begin like TLS (RFC 8446, 5.1: a handshake record), and hangs up on all else.
+func hangUp(l net.Listener, answer string, reset bool) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		b := make([]byte, 1024)
+		if n, err := conn.Read(b); err == nil && n > 0 && b[0] != 0x16 {
+			_, _ = conn.Write([]byte(answer))
+		} else if reset {
+			_ = conn.(*net.TCPConn).SetLinger(0)
+		}
+		_ = conn.Close()
+	}
+}
+
 // authority is a CA for one test.
 type authority struct {
 	cert *x509.Certificate

@@ -38,7 +38,7 @@ func (s *Server) start(ctx context.Context, m marker) (*embed.Etcd, error) {
 	}
 	for ctx.Err() == nil {
 		if err := clearRemains(s.opt.DataDir); err != nil {
-			return nil, fmt.Errorf("embedded etcd: %w", err)
+			return nil, err
 		}
 		p, err := s.decide(ctx, &m)
 		if err != nil {

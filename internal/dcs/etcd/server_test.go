@@ -3,10 +3,12 @@ package etcd
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +212,50 @@ func TestFormingWaitsForAll(t *testing.T) {
 	awaitReady(t, first, second, third)
 	if _, members := memberIDs(t, first.Endpoint()); len(members) != 3 {
 		t.Errorf("members %v", members)
+	}
+}
+
+// Data that cannot be looked at are not missing: nothing is removed, and no cluster is begun anew.
+func TestUnreadableDataAreNotMissing(t *testing.T) {
+	o := memberOptions(t, "one", 1)[0]
+	o.DataDir = filepath.Join(o.DataDir, "shop[1]*") // neither is a name with the signs of a pattern
+	s := startMember(t, o)
+	awaitReady(t, s)
+	before, _ := memberIDs(t, s.Endpoint())
+	end(t, s)
+	s = startMember(t, o)
+	awaitReady(t, s)
+	if after, _ := memberIDs(t, s.Endpoint()); after != before {
+		t.Errorf("cluster %x became %x", before, after)
+	}
+	end(t, s)
+	logs, aside := filepath.Join(o.DataDir, "member", "wal"), filepath.Join(o.DataDir, "wal")
+	if err := os.Rename(logs, aside); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(logs, nil, 0o600); err != nil { // so that it cannot be read as a directory
+		t.Fatal(err)
+	}
+	s = startMember(t, o)
+	select {
+	case err := <-s.Err():
+		if !strings.Contains(err.Error(), "whether there are data is not known") {
+			t.Errorf("unclear: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("no error")
+	}
+	if _, err := os.Stat(filepath.Join(o.DataDir, "member", "snap")); err != nil {
+		t.Errorf("data were removed: %v", err)
+	}
+	if err := clearRemains(o.DataDir); err == nil {
+		t.Error("remains are cleared that cannot be looked at")
+	}
+	if err := errors.Join(os.Remove(logs), os.Rename(aside, logs)); err != nil {
+		t.Fatal(err)
+	}
+	if err := clearRemains(o.DataDir); err == nil || !strings.Contains(err.Error(), "has left a log") {
+		t.Errorf("a log is cleared: %v", err)
 	}
 }
 

@@ -2,6 +2,8 @@ package etcd
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/havenha/haven/internal/dcs"
@@ -9,15 +11,16 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// transaction is one guarded write. It may safely be sent again while its outcome is unknown, since what it writes
-// makes its own compares fail; then the keys tell whether it was our own earlier try that changed them.
+// transaction is one guarded write. It may be sent again while its outcome is unknown: what changes who leads, the term or /sync makes its
+// own compares fail, and then the keys tell whether it was our own earlier try that changed them, in this call or in one before. What else a
+// leader writes (status, history) may be made twice, and the earlier try then stands as long as until the next.
 type transaction struct {
 	what     string
 	compares []clientv3.Cmp
 	writes   []clientv3.Op
 	// reads are keys that are read where a compare fails, for ours.
 	reads []string
-	// ours tells whether an earlier try of this transaction has written the keys. Nil: that cannot be told.
+	// ours tells whether the keys are as this transaction leaves them, so that an earlier try has written them. Nil: that cannot be told.
 	ours func(keys) bool
 }
 
@@ -63,22 +66,21 @@ func (c *Client) commit(ctx context.Context, t transaction) (outcome, error) {
 			out = outcome{rev: resp.Header.Revision}
 			return nil
 		}
-		if !unsure {
-			return dcs.ErrConflict
-		}
-		if t.ours == nil {
-			return errUncertain
-		}
-		out = outcome{read: c.collect(resp)}
-		if t.ours(out.read) {
+		if out = (outcome{read: c.collect(resp)}); t.ours != nil && t.ours(out.read) {
 			return nil
+		}
+		if unsure && t.ours == nil {
+			return errUncertain
 		}
 		return dcs.ErrConflict
 	})
-	if err != nil {
-		return outcome{}, err
+	switch {
+	case err == nil:
+		return out, nil
+	case unsure && !errors.Is(err, dcs.ErrConflict):
+		return outcome{}, fmt.Errorf("%w: %w", dcs.ErrUnknown, err)
 	}
-	return out, nil
+	return outcome{}, err
 }
 
 func (c *Client) gets(names []string) []clientv3.Op {

@@ -14,6 +14,7 @@ var (
 	errNotReserved = errors.New("failed to acquire initialize lock")
 	errNoLeader    = errors.New("no leadership is held")
 	errWritable    = errors.New("the server may still be writable")
+	errNotAsked    = errors.New("the request was taken back, or replaced")
 )
 
 // plan lists the steps of an action, in the order of internal/agent.
@@ -46,7 +47,7 @@ func (a *agent) plan(t *task) []step {
 	case ha.Promote:
 		return []step{mustRenew, closeNames, markPromotion, endRecovery}
 	case ha.Switch:
-		return []step{mustRenew, askCandidate, checkpointFirst, stillStreams, shutDownFast, awaitReceived, giveAway}
+		return []step{mustRenew, askCandidate, checkpointFirst, stillStreams, stillAsked, shutDownFast, awaitReceived, giveAway}
 	}
 	return a.serverSteps(t)
 }
@@ -260,7 +261,7 @@ func giveAway(t *task) {
 	if t.kind == ha.Switch {
 		o.optime = t.a.m.data.end()
 	}
-	if f := t.snap.Failover; !f.Empty() {
+	if f := t.snap.Failover; f.MetBy(t.with, time.Time{}) { // none is scheduled here
 		o.failoverRev = f.ModRev
 	}
 	h := *t.holder

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/ha"
 )
 
@@ -43,6 +44,21 @@ func stillStreams(t *task) {
 			}
 		}
 		resume(errUpstream)
+	})
+}
+
+// stillAsked reads the request once more (agent.stillAsked).
+func stillAsked(t *task) {
+	if t.action.Request == 0 {
+		t.next(nil)
+		return
+	}
+	resume := t.answer()
+	t.a.snapshot(func(s cluster.Snapshot, err error) {
+		if err == nil && !s.Failover.SameAs(t.snap.Failover) {
+			err = errNotAsked
+		}
+		resume(err)
 	})
 }
 

@@ -182,7 +182,7 @@ func (a *agent) takeOutcome(t *task, err error, s seen) {
 		return
 	}
 	a.generation++
-	a.outcome = &ha.Outcome{Kind: t.kind, With: t.with}
+	a.outcome = &ha.Outcome{Kind: t.kind, With: t.with, Request: t.action.Request}
 	if err != nil {
 		a.outcome.Error, a.outcome.Raced = err.Error(), errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || t.mayBeFounded(err)
 		a.w.note(a.m.name, "%s failed: %v", t.kind, err)
@@ -256,6 +256,8 @@ func stillTrue(t *task) {
 		case err != nil:
 		case leader != b.Leader || rev != b.LeaderRev:
 			err = fmt.Errorf("the leader key has changed since %s was decided", k)
+		case k == ha.MoveAside && s.Sync != nil && s.Sync.ModRev != b.SyncRev:
+			err = fmt.Errorf("it has changed meanwhile who is synchronous")
 		case s.Term != nil && s.Term.Number != b.Term:
 			err = fmt.Errorf("a term has begun since %s was decided", k)
 		case s.Initialize.Valid() && t.seen.disk.kind == ha.DiskData && t.seen.disk.system != s.Initialize.SystemID:

@@ -25,10 +25,17 @@ type Exchange[T any] struct {
 
 	ring     []Entry[T]
 	first, n int
+	commands int // entries of the ring that may do anything: Query, FunctionCall, Execute
+	ending   int // those that are answered by a ReadyForQuery
 	batch    bool
 	skipping bool
 	copying  bool
 	executed bool
+	// concluded: the Query or FunctionCall whose reply is next has had what comes before its ReadyForQuery.
+	concluded bool
+	// ignored are the Syncs among the data of the COPY under way. strays are those of one that has failed: whether it had read them,
+	// so that they get no reply, is not known.
+	ignored, strays int
 }
 
 // Edge tells whether nothing is owed or begun, no transaction is open, and the server would not ignore what it gets next.
@@ -47,6 +54,25 @@ func (x *Exchange[T]) Asked() byte {
 	return x.at(0).Kind
 }
 
+// Ends tells whether a ReadyForQuery is owed.
+func (x *Exchange[T]) Ends() bool { return x.ending > 0 }
+
+// Unreported tells whether a command may have changed settings of which the server has said nothing yet: it does so with ReadyForQuery.
+func (x *Exchange[T]) Unreported() bool { return x.commands > 0 || x.executed }
+
+// count notes that an entry has come into the ring, or has left it.
+func (x *Exchange[T]) count(kind byte, by int) {
+	switch kind {
+	case 'Q', 'F':
+		x.commands += by
+		x.ending += by
+	case 'E':
+		x.commands += by
+	case 'S':
+		x.ending += by
+	}
+}
+
 // Begun tells whether messages were sent which a Sync is still to follow.
 func (x *Exchange[T]) Begun() bool { return x.batch }
 
@@ -55,6 +81,10 @@ func (x *Exchange[T]) Skipping() bool { return x.skipping }
 
 // Copying tells whether the server waits for COPY data.
 func (x *Exchange[T]) Copying() bool { return x.copying }
+
+// Strays tells whether more may come than is owed: ReadyForQuery for Syncs among the data of a COPY that has failed. It does, if it
+// comes at all, before the replies to whatever was sent later.
+func (x *Exchange[T]) Strays() bool { return x.strays > 0 }
 
 // Fate is what may have become of the transaction when the session breaks off.
 type Fate int
@@ -92,6 +122,8 @@ func (x *Exchange[T]) push(e Entry[T]) {
 	}
 	x.n++
 	*x.at(x.n - 1) = e
+	x.count(e.Kind, 1)
+	x.copying = false // what is not data is not read as such
 }
 
 func (x *Exchange[T]) grow() {
@@ -112,6 +144,7 @@ func (x *Exchange[T]) pop() Entry[T] {
 }
 
 func (x *Exchange[T]) shift() {
+	x.count(x.at(0).Kind, -1)
 	*x.at(0) = Entry[T]{}
 	x.first = (x.first + 1) & (len(x.ring) - 1)
 	x.n--
@@ -136,9 +169,10 @@ func (x *Exchange[T]) Extended(e Entry[T]) bool {
 	return true
 }
 
-// Sync enters a Sync. One within COPY data is ignored by the server.
+// Sync enters a Sync. One within COPY data is ignored by the server, unless COPY fails before it.
 func (x *Exchange[T]) Sync() {
 	if x.copying {
+		x.ignored++
 		return
 	}
 	x.batch, x.skipping = false, false
@@ -163,15 +197,16 @@ func (x *Exchange[T]) Receive(kind, status byte) (Entry[T], error) {
 	case 'N', 'S', 'A':
 		return Entry[T]{}, nil
 	}
-	if x.n == 0 {
+	asked := x.Asked()
+	switch {
+	case kind == 'Z' && (asked == 'S' || x.concluded):
+		return x.ready(status)
+	case kind == 'Z' && x.strays > 0:
+		return Entry[T]{}, x.stray(status)
+	case x.n == 0:
 		return Entry[T]{}, fmt.Errorf("%w: type %q, which nobody has asked for", ErrMessage, kind)
 	}
-	asked := x.at(0).Kind
 	switch kind {
-	case 'Z':
-		if asked == 'S' || asked == 'Q' || asked == 'F' {
-			return x.ready(status)
-		}
 	case 'E':
 		return x.failed(asked), nil
 	case 'G':
@@ -181,16 +216,26 @@ func (x *Exchange[T]) Receive(kind, status byte) (Entry[T], error) {
 		}
 	default:
 		if ends(asked, kind) {
-			if asked == 'E' {
-				x.executed = true
-			}
+			x.went(kind)
+			x.executed = x.executed || asked == 'E'
 			return x.pop(), nil
 		}
 		if within(asked, kind) {
+			x.went(kind)
+			x.concluded = x.concluded || kind == 'C' || kind == 'I' || kind == 'V'
 			return Entry[T]{}, nil
 		}
 	}
 	return Entry[T]{}, fmt.Errorf("%w: type %q in answer to type %q", ErrMessage, kind, asked)
+}
+
+// went notes what a reply other than an error proves: all before what it answers was dealt with, and so was, at the end of COPY, its
+// data.
+func (x *Exchange[T]) went(kind byte) {
+	x.strays = 0
+	if kind == 'C' {
+		x.ignored = 0
+	}
 }
 
 // ends tells whether a message ends the reply to another.
@@ -226,19 +271,35 @@ func within(asked, kind byte) bool {
 }
 
 func (x *Exchange[T]) ready(status byte) (Entry[T], error) {
-	if status != 'I' && status != 'T' && status != 'E' {
-		return Entry[T]{}, fmt.Errorf("%w: status %q", ErrMessage, status)
+	if err := x.enter(status); err != nil {
+		return Entry[T]{}, err
 	}
-	x.Status, x.executed, x.copying = status, false, false
 	return x.pop(), nil
+}
+
+// stray takes the ReadyForQuery of a Sync that the failed COPY had not read.
+func (x *Exchange[T]) stray(status byte) error {
+	x.strays--
+	x.skipping = false
+	return x.enter(status)
+}
+
+func (x *Exchange[T]) enter(status byte) error {
+	if status != 'I' && status != 'T' && status != 'E' {
+		return fmt.Errorf("%w: status %q", ErrMessage, status)
+	}
+	x.Status, x.executed, x.copying, x.concluded = status, false, false, false
+	return nil
 }
 
 // failed ends what an ErrorResponse ends: a simple query goes on to its ReadyForQuery, of an extended batch all is ignored
 // up to the next Sync. An error of a Sync itself is one of the commit.
 func (x *Exchange[T]) failed(asked byte) (failed Entry[T]) {
 	x.copying = false
+	x.strays, x.ignored = x.strays+x.ignored, 0
 	switch asked {
 	case 'Q', 'F', 'S':
+		x.concluded = true
 		return Entry[T]{}
 	}
 	failed = *x.at(0)
@@ -266,35 +327,28 @@ func (x *Exchange[T]) drop(n int) {
 	}
 }
 
-// copyIn begins COPY data from the client. What it has sent already ends it if there is an end; the Syncs before that
-// are among the data, where the server ignores them.
+// copyIn begins COPY data from the client. What it has sent already ends it if there is anything but data and Syncs. The Syncs before
+// that are among the data, where the server ignores them.
 func (x *Exchange[T]) copyIn(asked byte) {
-	kept, ended, syncs := x.n, false, 0
-	for i := 1; i < x.n && !ended; i++ {
-		switch e := x.at(i); e.Kind {
-		case 'c':
-			ended = true
-			e.Kind = 0
-		case 'S':
-			e.Kind = 0
-		}
+	syncs := 0
+	for 1+syncs < x.n && x.at(1+syncs).Kind == 'S' {
+		syncs++
 	}
-	x.copying = !ended
-	// Close the gaps.
-	to := 0
-	for i := range kept {
-		if e := *x.at(i); e.Kind != 0 {
-			*x.at(to) = e
-			to++
-			if e.Kind == 'S' {
-				syncs++
-			}
-		}
+	end := 1 + syncs
+	x.copying = end == x.n
+	if !x.copying && x.at(end).Kind == 'c' {
+		end++
 	}
+	x.ignored += syncs
+	x.leaveOut(end)
 	// A Sync that was ignored did not end the batch.
-	x.batch = x.batch || asked == 'E' && syncs == 0
-	for i := to; i < kept; i++ {
-		*x.at(i) = Entry[T]{}
+	x.batch = x.batch || asked == 'E' && !x.Ends()
+}
+
+// leaveOut takes out what stands between the first entry and that place.
+func (x *Exchange[T]) leaveOut(end int) {
+	*x.at(0), *x.at(end - 1) = *x.at(end - 1), *x.at(0)
+	for range end - 1 {
+		x.shift()
 	}
-	x.n = to
 }

@@ -72,6 +72,18 @@ func TestExchanges(t *testing.T) {
 		{"copy in, extended, as libpq", ">P >B >D >E >S <1 <2 <n <G >d >c >S <C <ZI", true},
 		{"copy in, extended, sync ignored", ">P >B >D >E >S <1 <2 <n <G >d >c <C", false},
 		{"copy in, extended, blind", ">P >B >E >S >d >c >S <1 <2 <G <C <ZI", true},
+		{"copy in fails behind a sync", ">Q >S <G <E <ZI", true},
+		{"copy in fails before a sync", ">Q >S <G <E <ZI <ZI", true},
+		{"copy in fails before a sync that comes later", ">Q <G >S <E <ZI >Q <ZI <T <C <ZI", true},
+		{"copy in fails before a sync, a query behind", ">Q >S >c >Q <G <E <ZI <ZI <T <C", false},
+		{"copy in fails before a sync, a query behind, answered", ">Q >S >c >Q <G <E <ZI <ZI <T <C <ZI", true},
+		{"copy in fails behind a sync, a query behind", ">Q >S >c >Q <G <E <ZI <T <C <ZI", true},
+		{"copy in, extended, fails behind a sync, as libpq", ">P >B >E >S <1 <2 <G >d >c >S <E <ZI", true},
+		{"copy in, extended, fails before a sync", ">P >B >E >S <1 <2 <G >d >c >S <E <ZI <ZI", true},
+		{"copy in, extended, fails before a sync, another to come", ">P >B >E >S <1 <2 <G <E <ZI >c >S", false},
+		{"copy in, extended, fails before a sync, another came", ">P >B >E >S <1 <2 <G <E <ZI >c >S <ZI", true},
+		{"copy in, extended, fails before a sync, a batch behind", ">E >S >c >S >B >E >S <G <E <ZI <ZI <2 <C <ZI", true},
+		{"copy in fails before what is no data", ">Q >Q >S <G <E <ZI <C <ZI <ZI", true},
 		{"two copies in one query", ">Q <G >d >c <C <G >d >c <C <ZI", true},
 		{"copy out", ">Q <H <d <d <c <C <ZI", true},
 		{"function call", ">F <V <ZI", true},
@@ -88,7 +100,8 @@ func TestExchanges(t *testing.T) {
 
 func TestWhatNobodyAskedForIsAnError(t *testing.T) {
 	for _, script := range []string{
-		"<ZI", "<D", "<C", ">Q <ZI <ZI", ">P <2", ">B <1", ">Q <1", ">S <C", ">Q <ZX", ">P >S <ZI", ">Q <K", ">Q <R", ">E <T", ">Q <V", ">B <G", ">Q <s",
+		"<ZI", "<D", "<C", ">Q <ZI", ">Q <T <ZI", ">F <ZI", ">Q <C <ZI <ZI", ">P <2", ">B <1", ">Q <1", ">S <C", ">Q <ZX", ">P >S <ZI", ">Q <K", ">Q <R", ">E <T", ">Q <V", ">B <G", ">Q <s",
+		">Q >S <G <E <ZI <ZI <ZI", ">Q >S >c >Q <G <E <ZI <C <ZI <ZI", ">Q >S >c <G <C <ZI <ZI", ">Q <G >S >c >Q <C <ZI <ZI",
 	} {
 		x := Exchange[int]{Status: 'I'}
 		if err := play(t, &x, script); !errors.Is(err, ErrMessage) {
@@ -217,6 +230,23 @@ func FuzzExchange(f *testing.F) {
 				case 'P', 'B', 'D', 'E', 'C':
 					x.Extended(Entry[int]{Kind: kind})
 				}
+			}
+			commands, ending := 0, 0
+			for i := range x.n {
+				switch x.at(i).Kind {
+				case 'Q', 'F':
+					commands, ending = commands+1, ending+1
+				case 'E':
+					commands++
+				case 'S':
+					ending++
+				}
+			}
+			if x.commands != commands || x.ending != ending {
+				t.Fatalf("%d commands and %d ends are owed, counted as %d and %d", commands, ending, x.commands, x.ending)
+			}
+			if x.ignored < 0 || x.strays < 0 {
+				t.Fatalf("%d ignored, %d strays", x.ignored, x.strays)
 			}
 			if x.Edge() && (x.Owes() || x.Begun() || x.Copying() || x.Skipping()) {
 				t.Fatal("at an edge with something owed")

@@ -105,9 +105,11 @@ func Options(t testing.TB, name string) postgres.Options {
 	return postgres.Options{
 		BinDir: bins[0], DataDir: filepath.Join(dir, "data"), Name: name, Scope: "test",
 		ListenAddresses: "127.0.0.1", Port: FreePort(t), RunAs: Account(t),
-		Superuser:   postgres.Credentials{Username: "postgres", Password: SuperPassword},
-		Replication: postgres.Credentials{Username: "replicator", Password: ReplPassword},
-		PgPass:      filepath.Join(dir, "pgpass"), LogFile: filepath.Join(dir, "postgres.log"),
+		Logins: postgres.Logins{
+			Superuser:   postgres.Credentials{Username: "postgres", Password: SuperPassword},
+			Replication: postgres.Credentials{Username: "replicator", Password: ReplPassword},
+		},
+		PgPass: filepath.Join(dir, "pgpass"), LogFile: filepath.Join(dir, "postgres.log"),
 		SocketDir: dir, InitDB: []string{"--data-checksums", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"},
 		CtlTimeout: 30 * time.Second, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}

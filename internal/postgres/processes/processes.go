@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/havenha/haven/internal/postgres/pidfile"
 	"golang.org/x/sys/unix"
@@ -37,7 +38,17 @@ func (s Server) List() ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the server's processes: %w", err)
 	}
-	return slices.DeleteFunc(all, func(pid int) bool { return !s.has(pid, dir) }), nil
+	var out []int
+	for _, pid := range all {
+		is, err := s.has(pid, dir)
+		if err != nil {
+			return nil, fmt.Errorf("list the server's processes: %w", err)
+		}
+		if is {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
 }
 
 // place is where a server stands.
@@ -75,31 +86,61 @@ func all() ([]int, error) {
 // Has tells whether pid is a process of the server at this moment.
 func (s Server) Has(pid int) bool {
 	dir, err := s.place()
-	return err == nil && s.has(pid, dir)
+	if err != nil {
+		return false
+	}
+	is, err := s.has(pid, dir)
+	return err == nil && is
 }
 
 // deleted is what the system appends to the name of a file that was removed while it is in use (proc(5)).
 const deleted = " (deleted)"
 
-func (s Server) has(pid int, dir place) bool {
+// has tells whether a process is the server's. With an error that is not known: by its user and its name it may be, and the system does not
+// let us look at it.
+func (s Server) has(pid int, dir place) (bool, error) {
 	proc := "/proc/" + strconv.Itoa(pid)
 	exe, err := os.Readlink(proc + "/exe")   // names of links are read first: they cannot wait for a disk
 	ending := errors.Is(err, fs.ErrNotExist) // its memory is being given back, and with it its executable
+	if errors.Is(err, fs.ErrPermission) && dir.ownedAlike(proc) && s.namedAlike(proc) {
+		return false, fmt.Errorf("process %d cannot be looked at, and may be one of the server in %s: run Haven as that user, or as root with the capability CAP_SYS_PTRACE: %w", pid, dir.path, err)
+	}
 	if !ending && (err != nil || !slices.Contains(s.Executables, strings.TrimSuffix(exe, deleted))) {
-		return false
+		return false, nil
 	}
 	name, err := os.Readlink(proc + "/cwd")
 	if err != nil {
-		return false
+		return false, nil
 	}
 	if strings.TrimSuffix(name, deleted) == dir.path {
-		return true
+		return true, nil
 	}
 	if ending || dir.info == nil { // kernel threads are without an executable, too
-		return false
+		return false, nil
 	}
 	cwd, err := os.Stat(proc + "/cwd")
-	return err == nil && os.SameFile(cwd, dir.info)
+	return err == nil && os.SameFile(cwd, dir.info), nil
+}
+
+// namedAlike tells whether a process has the name of a program of the server, which everybody may read (proc(5), comm).
+func (s Server) namedAlike(proc string) bool {
+	const most = 15 // of its letters
+	name, err := os.ReadFile(proc + "/comm")
+	return err == nil && slices.ContainsFunc(s.Executables, func(e string) bool {
+		base := filepath.Base(e)
+		return strings.TrimSuffix(string(name), "\n") == base[:min(most, len(base))]
+	})
+}
+
+// ownedAlike tells whether a process, by its directory below /proc, runs as the owner of the data directory.
+func (p place) ownedAlike(proc string) bool {
+	info, err := os.Stat(proc)
+	if err != nil || p.info == nil {
+		return false
+	}
+	its, known := info.Sys().(*syscall.Stat_t)
+	owner, is := p.info.Sys().(*syscall.Stat_t)
+	return known && is && its.Uid == owner.Uid && owner.Uid != 0 // PostgreSQL does not run as root
 }
 
 // Signal signals pid if it still is a process of the server; one that has ended is no error.

@@ -1,10 +1,13 @@
 package processes
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,5 +116,53 @@ func TestRemovedDirectory(t *testing.T) {
 	s := Server{DataDir: dir, Executables: []string{sleep}}
 	if got, err := s.List(); err != nil || !slices.Equal(got, []int{c.Process.Pid}) {
 		t.Errorf("got %v, %v; want %d", got, err, c.Process.Pid)
+	}
+}
+
+// TestAProcessThatMayNotBeLookedAt: without the right to see what a process runs that may be the server's by its user and its name, nothing is
+// known. Others of that user, such as a session by SSH, are no matter.
+func TestAProcessThatMayNotBeLookedAt(t *testing.T) {
+	if dir := os.Getenv("HAVEN_TEST_LIST"); dir != "" { // as the child
+		_, err := Server{DataDir: dir, Executables: []string{"/usr/bin/none"}}.List()
+		fmt.Println("of another name:", err)
+		_, err = Server{DataDir: dir, Executables: []string{"/usr/lib/sleep"}}.List()
+		fmt.Println(err)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to become somebody else without capabilities")
+	}
+	const alice, bob = 54321, 54322
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(dir, alice, alice); err != nil {
+		t.Fatal(err)
+	}
+	as := func(uid uint32, c *exec.Cmd) *exec.Cmd {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		return c
+	}
+	server := as(alice, exec.Command("sleep", "600"))
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "list.test")
+	if err := os.WriteFile(program, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	child := as(bob, exec.Command(program, "-test.run", "^TestAProcessThatMayNotBeLookedAt$", "-test.v"))
+	child.Env, child.Dir = append(os.Environ(), "HAVEN_TEST_LIST="+dir), "/"
+	out, err := child.CombinedOutput()
+	if want := fmt.Sprintf("of another name: <nil>\nlist the server's processes: process %d cannot be looked at, and may be one of the server in %s", server.Process.Pid, dir); err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v: %s, want %q", err, out, want)
 	}
 }

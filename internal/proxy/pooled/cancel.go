@@ -21,7 +21,7 @@ type cancelled struct {
 	pending   int  // requests under way: the connection is not to change hands
 	forwarded bool // one was sent for what is owed now
 	committed bool // a commit was among what is withheld
-	due       bool // all that is owed has come, and is withheld
+	due       bool // all that is owed has come, and some of it is withheld
 	verifying bool
 	late      int // so many verifications were hit by the request
 	stash     []byte
@@ -89,13 +89,22 @@ func (s *server) cancel(c *client) bool {
 		return true
 	}
 	s.cancelled.pending++
-	turns := s.turns
+	turns, before := s.turns, s.cancelled.forwarded
 	s.mu.Unlock()
-	if err := s.forward(c, turns); err != nil {
+	err := s.forward(c, turns)
+	if err != nil {
 		s.door.opt.Log.Warn("a cancel request was not forwarded", "server", s.seat.Server(), "error", err)
 	}
 	s.mu.Lock()
 	s.cancelled.pending--
+	switch {
+	case errors.Is(err, pgwire.ErrCancelSent) && s.client != nil:
+		s.breakOff(lost(s.fate())) // it could hit whatever the client commits next
+		return true
+	case err != nil && len(s.cancelled.stash) == 0: // it was not sent
+		s.cancelled.forwarded = before
+	}
+	s.missed()
 	s.cancelled.calm.Broadcast()
 	then := s.verify()
 	released := s.release()
@@ -109,6 +118,30 @@ func (s *server) cancel(c *client) bool {
 	return true
 }
 
+// missed forgets requests that have arrived, if all that they were for has ended, with an error. They can hit nothing later: a server
+// that waits for its client ignores them. The server is locked.
+func (s *server) missed() {
+	k := &s.cancelled
+	if len(k.stash) == 0 && !s.x.Owes() && !s.x.Begun() {
+		k.forwarded = false
+	}
+}
+
+// breakOff ends the connection and its client, which is told why unless it is in the middle of a message. The server is locked, and is not
+// afterwards.
+func (s *server) breakOff(why *pgwire.Error) {
+	c, busy := s.client, s.flushing > 0 || s.torn
+	c.doomed.Store(true)
+	s.client, s.dead = nil, true
+	s.cancelled.calm.Broadcast()
+	s.mu.Unlock()
+	s.in.end()
+	if !busy {
+		c.lastWords(why)
+	}
+	c.in.end()
+}
+
 // forward waits until the server does not wait for a standby, and sends the request if it is still wanted.
 func (s *server) forward(c *client, turns uint64) error {
 	d := s.door
@@ -116,6 +149,10 @@ func (s *server) forward(c *client, turns uint64) error {
 	defer end()
 	for s.owes(c, turns) {
 		waits, err := d.waitsForStandby(ctx, s)
+		var refused *pgwire.Error
+		if errors.As(err, &refused) { // for want of connections, say, which a cancel request needs none of; a success is made sure of anyway
+			waits, err = false, nil
+		}
 		if err != nil {
 			return err
 		}
@@ -190,15 +227,15 @@ func (d *Door) waitsForStandby(ctx context.Context, s *server) (bool, error) {
 func (s *server) withhold(kind byte, e entry, m []byte, whole bool) (pass bool, err error) {
 	k := &s.cancelled
 	switch {
-	case kind == 'C' && commits(m[frame.Head:], s.x.Status), kind == 'Z' && s.x.Status == 'I' && len(k.stash) > 0:
+	case kind == 'C' && commits(m[frame.Head:], s.x.Status), kind == 'Z' && s.x.Status == 'I' && !(s.failed && len(k.stash) == 0):
 		k.committed = true
 	}
 	switch {
-	case kind == 'C' && e.Kind == 'E' && s.x.Begun() && !k.committed && len(k.stash) == 0:
+	case kind == 'C' && e.Kind == 'E' && !s.x.Ends() && !k.committed && len(k.stash) == 0:
 		return true, nil // nothing is committed before the Sync that is yet to come
 	case kind == 'Z' && len(k.stash) == 0 && s.failed:
 		// The exchange has ended with an error, which is the truth.
-		k.forwarded, s.spent = s.x.Owes(), true
+		k.forwarded, s.spent = s.x.Owes() || k.pending > 0, true
 		return true, nil
 	case kind != 'C' && kind != 'Z' && len(k.stash) == 0:
 		return true, nil
@@ -208,7 +245,7 @@ func (s *server) withhold(kind byte, e entry, m []byte, whole bool) (pass bool, 
 		return false, nil
 	}
 	k.stash = append(k.stash, m...)
-	k.due = kind == 'Z' && !s.x.Owes()
+	k.due = !s.x.Owes()
 	return false, nil
 }
 
@@ -242,13 +279,13 @@ func (s *server) verify() func() {
 		return nil
 	}
 	k.verifying = true
-	if s.x.Status != 'I' {
+	if s.x.Status != 'I' || s.x.Begun() { // a statement of ours would be a part of it
 		if k.committed {
 			return func() { s.verified(errors.New("a new transaction has begun already")) }
 		}
 		return func() { s.verified(nil) }
 	}
-	s.task = &task{then: s.verified}
+	s.entrust(s.verified)
 	return func() { s.put(sure) }
 }
 
@@ -260,7 +297,7 @@ func (s *server) verified(err error) {
 	if errors.As(err, &said) && said.Code == "57014" && k.late < signals && !s.dead {
 		// The request was late, and hit the verification, before that had anything to wait for.
 		k.late++
-		s.task = &task{then: s.verified}
+		s.entrust(s.verified)
 		s.mu.Unlock()
 		s.put(sure)
 		return
@@ -270,13 +307,7 @@ func (s *server) verified(err error) {
 		return
 	}
 	if err != nil {
-		c.doomed.Store(true)
-		s.client, s.dead = nil, true
-		k.calm.Broadcast()
-		s.mu.Unlock()
-		s.in.end()
-		c.lastWords(lost(frame.Unknown))
-		c.in.end()
+		s.breakOff(lost(frame.Unknown))
 		return
 	}
 	stash := k.stash

@@ -71,60 +71,83 @@ func (c *client) greet() error {
 		fmt.Fprintf(&key, "%d=%s%s", w.at, w.value, between)
 	}
 	d.mu.Lock()
-	welcome := c.lane.welcome
-	known, ok := c.lane.known[key.String()]
+	t := trial{welcome: c.lane.welcome}
+	var ok bool
+	t.got, ok = c.lane.known[key.String()]
 	d.mu.Unlock()
 	if !ok {
 		var err error
-		if welcome, known, err = c.try(wishes); err != nil {
+		if t, err = c.try(wishes); err != nil {
 			return c.refuse(err)
 		}
 		d.mu.Lock()
-		if len(c.lane.known) >= maxKnown {
-			clear(c.lane.known)
-		}
-		c.lane.known[key.String()] = known
+		c.lane.learn(key.String(), t)
 		d.mu.Unlock()
 	}
-	c.params = known
-	return c.hello(welcome)
+	c.params = t.got
+	return c.hello(t.welcome)
 }
 
 // maxKnown bounds the sets of startup parameters that are remembered.
 const maxKnown = 1000
 
+// trial is what comes of startup parameters beside the settings that a new session has.
+type trial struct {
+	welcome   []pgwire.Param
+	base, got params
+}
+
+// learn keeps what came of startup parameters, if the settings beside them still hold. The door is locked.
+func (l *lane) learn(wishes string, t trial) {
+	if t.base != l.base {
+		return
+	}
+	if len(l.known) >= maxKnown {
+		clear(l.known)
+	}
+	l.known[wishes] = t.got
+}
+
+// trial begins one.
+func (c *client) trial() trial {
+	c.door.mu.Lock()
+	defer c.door.mu.Unlock()
+	return trial{welcome: c.lane.welcome, base: c.lane.base}
+}
+
 // try sets parameters at a server, and reads what they are then.
-func (c *client) try(wishes []wish) ([]pgwire.Param, params, error) {
+func (c *client) try(wishes []wish) (trial, error) {
 	defer c.linking.Store(false)
 	for {
 		s, _, err := c.checkout()
 		if err != nil {
-			return nil, params{}, err
+			return trial{}, err
 		}
 		for _, w := range wishes {
 			name := c.door.tracked[w.at]
 			if !slices.ContainsFunc(s.reported, func(p pgwire.Param) bool { return strings.EqualFold(p.Name, name) }) {
 				s.giveBack()
-				return nil, params{}, &pgwire.Error{Code: "08P01", Message: "unsupported startup parameter: " + name,
+				return trial{}, &pgwire.Error{Code: "08P01", Message: "unsupported startup parameter: " + name,
 					Hint: "The server does not report changes of it, so it cannot be tracked. Remove it from pool.track_extra_parameters."}
 			}
 		}
-		if has := s.values(); has != s.base {
-			err = s.own(c.door.tracked.change(has, s.base))
+		t := c.trial()
+		if has := s.values(); has != t.base {
+			err = s.own(c.door.tracked.change(has, t.base))
 		}
 		if err == nil && len(wishes) > 0 {
 			err = s.own(c.door.tracked.statement(wishes))
 		}
-		got := s.values()
+		t.got = s.values()
 		switch {
 		case err == nil:
 			s.giveBack()
-			return s.reported, got, nil
+			return t, nil
 		case errors.Is(err, errGone):
 			s.dismiss()
 		default:
 			s.giveBack()
-			return nil, params{}, err
+			return trial{}, err
 		}
 	}
 }
@@ -295,7 +318,7 @@ func (c *client) forward(part []byte) error {
 		c.server = nil
 		return nil
 	}
-	s.fresh = false
+	s.fresh, s.stopped = false, false
 	s.mu.Unlock()
 	return c.write(s, part, len(part) < c.pass)
 }
@@ -337,24 +360,9 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 		used, more = used+n, size-n
 	}
 	if used == 0 {
-		c.prepared.parcel = last // nothing was entered, and what was sent last may have to be undone yet
-	}
-	if used == 0 && want == replies {
-		// All that is owed will not come: what follows the last Sync is not answered yet.
-		turns := s.turns
-		err = c.await(s, func() bool { return s.turns == turns })
-		s.mu.Unlock()
-		return 0, err
-	}
-	if used == 0 {
-		s.mu.Unlock()
-		switch {
-		case err != nil || want != 0:
-			return want, err
-		case b[0] == 'p':
-			return 0, fmt.Errorf("%w: a password after the login", frame.ErrMessage)
-		}
-		return 0, io.EOF
+		c.prepared.parcel = last // what was sent last may have to be undone yet
+		defer s.mu.Unlock()
+		return c.hesitate(s, b[0], want, err)
 	}
 	out := p.close(used)
 	s.writing = true
@@ -368,6 +376,21 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 	}
 	c.in.r, c.pass = c.in.r+used, more
 	return 0, err // what is wanted for the next message is asked again
+}
+
+// hesitate tells what comes of a message of that kind that was not entered. The server is locked.
+func (c *client) hesitate(s *server, kind byte, want int, err error) (int, error) {
+	switch {
+	case want == replies:
+		// All that is owed will not come: what follows the last Sync is not answered yet.
+		turns := s.turns
+		return 0, c.await(s, func() bool { return s.turns == turns && !s.x.Copying() })
+	case err != nil || want != 0:
+		return want, err
+	case kind == 'p':
+		return 0, fmt.Errorf("%w: a password after the login", frame.ErrMessage)
+	}
+	return 0, io.EOF
 }
 
 // await waits as long as that holds, the client has the server, and is there itself: while it waits, nobody reads it. The
@@ -409,7 +432,7 @@ func (c *client) write(s *server, out []byte, more bool) error {
 	if !more {
 		s.writing = false
 	}
-	s.fresh = false
+	s.fresh, s.stopped = false, more
 	then := s.verify()
 	released := ours && s.release()
 	s.mu.Unlock()

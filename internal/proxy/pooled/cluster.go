@@ -27,6 +27,9 @@ type Seat interface {
 	Valid() bool
 	// Failed says that the server is not what it was taken for.
 	Failed(why string)
+	// Doubted says that a login has come to nothing, and that it is not known whether that is the server's fault. It looks
+	// whether the server answers, and is Failed if not.
+	Doubted(ctx context.Context, why string)
 	// Leave ends the seat after its connection was closed.
 	Leave(in, out int64)
 }

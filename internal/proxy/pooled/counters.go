@@ -21,6 +21,15 @@ type Histogram struct {
 // Bound is the upper end of a bucket.
 func Bound(i int) time.Duration { return 64 * time.Microsecond << i }
 
+// Plus is the sum of two.
+func (h Histogram) Plus(other Histogram) Histogram {
+	for i, n := range other.Counts {
+		h.Counts[i] += n
+	}
+	h.Sum += other.Sum
+	return h
+}
+
 type histogram struct {
 	counts [buckets]atomic.Uint64
 	sum    atomic.Int64

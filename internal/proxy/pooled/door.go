@@ -81,15 +81,19 @@ type Door struct {
 	tasks   sync.WaitGroup
 	control chan struct{} // bounds connections beside the pools
 
-	admitted atomic.Int64  // clients, those included that log in
-	unnamed  atomic.Uint64 // unnamed statements so far
+	strangers strangers
+	admitted  atomic.Int64  // clients, those included that log in
+	unnamed   atomic.Uint64 // unnamed statements so far
 
 	mu      sync.Mutex
 	closed  bool
 	held    time.Time // no transactions begin before; zero: they do
+	without time.Time // since when there is no server, but for moments; zero: there is one
+	back    time.Time // since when there is one again
 	book    *pool.Book[*server, *client]
 	lanes   map[pool.Key]*lane
 	swept   time.Time
+	look    uint32             // whom dismiss looks at next
 	clients map[uint32]*client // by the PID of their cancel keys
 	servers map[*server]struct{}
 }
@@ -106,7 +110,8 @@ type lane struct {
 	unused     bool // for the time between two sweeps
 	credential pgwire.Credential
 	welcome    []pgwire.Param    // what a new session of a server reports
-	known      map[string]params // by startup parameters: what comes of them
+	base       params            // of those that are tracked
+	known      map[string]params // by startup parameters: what comes of them, beside base
 }
 
 // New makes a door. Close it after use.
@@ -135,12 +140,14 @@ func (d *Door) Serve(conn net.Conn) {
 	d.tasks.Add(1)
 	d.mu.Unlock()
 	defer d.tasks.Done()
-	t, counted := d.terms.Load(), false
+	t, counted, known := d.terms.Load(), false, d.strangers.come(conn)
 	o := t.Accept
 	o.LoginTimeout = t.Pool.ClientLoginTimeout
 	o.Admit = func(_ context.Context, who *pgwire.Client) *pgwire.Error {
 		refusal := d.admit(who)
-		counted = refusal == nil
+		if counted = refusal == nil; counted && t.Pool.MaxClientConn > 0 {
+			known() // that counts it from here on
+		}
 		return refusal
 	}
 	defer func() { // also if the login fails
@@ -149,6 +156,7 @@ func (d *Door) Serve(conn net.Conn) {
 		}
 	}()
 	who, err := pgwire.Accept(d.ctx, conn, o)
+	known()
 	if err != nil {
 		d.opt.Log.Debug("a client did not get in", "client", conn.RemoteAddr().String(), "error", err)
 		return
@@ -230,7 +238,7 @@ func (d *Door) enter(c *client) bool {
 func accounts(s *config.Pool) pool.Settings {
 	return pool.Settings{
 		Size: s.DefaultPoolSize, Min: s.MinPoolSize, Reserve: s.ReservePoolSize, ReserveAfter: s.ReservePoolTimeout,
-		WaitLimit: s.QueryWaitTimeout, Lifetime: s.ServerLifetime, IdleLimit: s.ServerIdleTimeout,
+		WaitLimit: s.QueryWaitTimeout, Lifetime: s.ServerLifetime, Once: s.ServerLifetime == 0, IdleLimit: s.ServerIdleTimeout,
 		MaxDatabase: s.MaxDBConnections, MaxUser: s.MaxUserConnections, RetryAfter: min(s.ServerLoginRetry, time.Second),
 	}
 }
@@ -288,13 +296,33 @@ func (d *Door) watch() {
 	}
 }
 
+// steady is how long there has to be a server before an earlier want of one is over: one that comes and goes serves nobody.
+const steady = time.Second
+
+// present notes whether there is a server. The door is locked.
+func (d *Door) present(there bool, now time.Time) {
+	switch {
+	case !there:
+		d.back = time.Time{}
+		if d.without.IsZero() {
+			d.without = now
+		}
+	case d.back.IsZero():
+		d.back = now
+	case now.Sub(d.back) >= steady:
+		d.without = time.Time{}
+	}
+}
+
 func (d *Door) turn(now time.Time) {
 	why := d.opt.Cluster.Why()
 	d.mu.Lock()
-	if hold := d.terms.Load().HoldTimeout; why != "" && hold > 0 {
+	d.present(why == "", now)
+	if hold := d.terms.Load().HoldTimeout; why != "" && hold > 0 && now.Sub(d.without) >= hold { // others wait for a place in their pool
 		d.book.Expire(hold, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", hold, why)})
 	}
 	d.outstayed(now)
+	d.dismiss()
 	d.book.Tick(now, &pgwire.Error{Code: "08P01", Message: "query_wait_timeout"})
 	// What was idle when its admission ended is of no use any more.
 	d.book.Each(func(a *account) {
@@ -321,6 +349,20 @@ func (d *Door) turn(now time.Time) {
 	}
 	for _, c := range clients {
 		d.tasks.Go(c.idleTooLong)
+	}
+}
+
+// looks is how many ticks it takes to look at all who wait: about a second, for each look is a system call.
+const looks = 10
+
+// dismiss ends the waits of clients that have left: nobody reads them meanwhile, so nothing else would notice. The door is locked.
+func (d *Door) dismiss() {
+	d.look = (d.look + 1) % looks
+	for pid, c := range d.clients {
+		if pid%looks == d.look && c.waiter.Waits() && c.in.hungUp() {
+			d.book.Leave(&c.waiter)
+			c.grant <- grant{err: errDeparted}
+		}
 	}
 }
 

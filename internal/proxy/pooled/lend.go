@@ -44,6 +44,9 @@ func (c *client) checkout() (s *server, waited bool, err error) {
 		return a.Server, false, nil
 	}
 	g := <-c.grant
+	// What else has become ready goes first: replies leave one after another then, and statements, and whoever they wake up has several
+	// of them to deal with.
+	runtime.Gosched()
 	took := time.Since(now)
 	c.lane.counted.waits.observe(took)
 	return g.server, true, g.err
@@ -101,7 +104,7 @@ func (s *server) lend(c *client) bool {
 // prepare brings a server connection that nobody else has into the client's state.
 func (s *server) prepare(c *client) error {
 	set := s.lane.set.Load()
-	if set.ServerCheckQuery != "" && set.ServerCheckDelay > 0 && c.began.Sub(s.used) >= set.ServerCheckDelay {
+	if set.ServerCheckQuery != "" && (set.ServerCheckDelay <= 0 || c.began.Sub(s.used) >= set.ServerCheckDelay) {
 		if err := s.own(set.ServerCheckQuery); err != nil {
 			return errGone
 		}
@@ -127,7 +130,7 @@ func (s *server) lendTo(c *client) bool {
 	if s.dead || s.cutoff || s.client != nil || s.task != nil || !s.settled || !s.x.Edge() || !s.in.quiet() || s.in.busy() || !s.seat.Valid() {
 		return false
 	}
-	s.client, s.fresh, s.leaving, s.rows, s.kept = c, true, false, false, s.kept[:0]
+	s.client, s.fresh, s.stopped, s.leaving, s.rows, s.kept = c, true, false, false, false, s.kept[:0]
 	s.since = time.Time{}
 	return true
 }

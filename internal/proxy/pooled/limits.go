@@ -12,10 +12,9 @@ func (d *Door) overdue() (servers []overdue, clients []*client) {
 	now := time.Now()
 	for s := range d.servers {
 		set := s.lane.set.Load()
-		if set.QueryTimeout > 0 || set.IdleTransactionTimeout > 0 {
-			if why := s.late(now, set.QueryTimeout, set.IdleTransactionTimeout); why != nil {
-				servers = append(servers, overdue{s, why})
-			}
+		o := overdue{s, set.QueryTimeout, set.IdleTransactionTimeout}
+		if (o.query > 0 || o.pause > 0) && o.is(now) {
+			servers = append(servers, o)
 		}
 	}
 	return servers, d.idle(now)
@@ -56,15 +55,21 @@ func (s *server) lentTo() *client {
 	return s.client
 }
 
+// overdue is a server connection on which a query, or a pause within a transaction, has lasted longer than that; 0: it may.
 type overdue struct {
-	server *server
-	why    *pgwire.Error
+	server       *server
+	query, pause time.Duration
 }
 
-// late tells whether a query, or a pause within a transaction, has lasted too long.
-func (s *server) late(now time.Time, query, pause time.Duration) *pgwire.Error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (o overdue) is(now time.Time) bool {
+	o.server.mu.Lock()
+	defer o.server.mu.Unlock()
+	return o.why(now) != nil
+}
+
+// why tells what has lasted too long; nil: nothing. The server is locked.
+func (o overdue) why(now time.Time) *pgwire.Error {
+	s := o.server
 	sent := uint64(s.sent.Load()) + s.turns<<40
 	if s.client == nil || s.since.IsZero() || sent != s.seen {
 		s.seen, s.since = sent, now
@@ -72,40 +77,40 @@ func (s *server) late(now time.Time, query, pause time.Duration) *pgwire.Error {
 	}
 	took := now.Sub(s.since)
 	switch {
-	case len(s.cancelled.stash) > 0 && !s.x.Owes():
-		if query == 0 || took < query {
-			return nil
-		}
-		return &pgwire.Error{Code: "08007", Message: "query_timeout", Hint: "Whether it was committed is not known."}
-	case s.x.Owes() && query > 0 && took >= query:
-		if s.fate() == frame.Unknown {
-			return &pgwire.Error{Code: "08007", Message: "query_timeout", Hint: "Whether it was committed is not known."}
-		}
-		return &pgwire.Error{Code: "57014", Message: "query_timeout"}
-	case !s.x.Owes() && !s.x.Edge() && pause > 0 && took >= pause:
-		return &pgwire.Error{Code: "25P03", Message: "idle_transaction_timeout"}
+	case s.awaited() && o.query > 0 && took >= o.query:
+		return s.tooLong("57014", "query_timeout")
+	case s.paused() && o.pause > 0 && took >= o.pause:
+		return s.tooLong("25P03", "idle_transaction_timeout")
 	}
 	return nil
 }
 
-// end closes the server connection, and tells its client why.
+// awaited tells whether the client is to get something that is not there yet. The server is locked.
+func (s *server) awaited() bool { return s.x.Owes() || len(s.cancelled.stash) > 0 }
+
+// paused tells whether the client keeps the connection, and it is the client's turn: to go on with its transaction or with a message, or
+// to read what it has asked for. The server is locked.
+func (s *server) paused() bool { return s.stopped || !s.awaited() && (!s.x.Edge() || s.flushing > 0) }
+
+// tooLong is what the client is told, unless the end may leave something committed. The server is locked.
+func (s *server) tooLong(code, limit string) *pgwire.Error {
+	if s.fate() == frame.Unknown {
+		return &pgwire.Error{Code: "08007", Message: limit, Hint: "Whether it was committed is not known."}
+	}
+	return &pgwire.Error{Code: code, Message: limit}
+}
+
+// end closes the server connection, and tells its client why, if that is still so: the client may have gone on since, or the connection
+// been lent to another.
 func (o overdue) end() {
 	s := o.server
 	s.mu.Lock()
-	c, busy := s.client, s.flushing > 0 || s.torn
-	if c != nil {
-		c.doomed.Store(true)
-		s.client, s.dead = nil, true
-	}
-	s.mu.Unlock()
-	s.in.end()
-	if c == nil {
+	why := o.why(time.Now())
+	if why == nil {
+		s.mu.Unlock()
 		return
 	}
-	if !busy {
-		c.lastWords(o.why)
-	}
-	c.in.end()
+	s.breakOff(why)
 }
 
 // idleFor is how long the client has sent nothing, and had no server, as far as since tells. The door is locked.

@@ -167,3 +167,121 @@ func TestIdleTransactionTimeout(t *testing.T) {
 		t.Errorf("%s rows of a transaction that was ended", got)
 	}
 }
+
+// decided is what is found to have lasted too long, with limits that hold for that look only.
+func (h *house) decided(t *testing.T) overdue {
+	t.Helper()
+	d := h.door
+	var found []overdue
+	pgtest.Eventually(t, "a pause is found", func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for s := range d.servers {
+			set := *s.lane.set.Load()
+			short := set
+			short.IdleTransactionTimeout = 50 * time.Millisecond
+			s.lane.set.Store(&short)
+			found, _ = d.overdue()
+			s.lane.set.Store(&set)
+		}
+		if len(found) == 0 {
+			return errUnasked
+		}
+		return nil
+	})
+	return found[0]
+}
+
+// TestALimitOfTimeEndsNobodyWhoHasGoneOn: the client, or the one that has the connection next, does something between the decision
+// and what it leads to.
+func TestALimitOfTimeEndsNobodyWhoHasGoneOn(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a, b := h.raw(), h.raw()
+	a.send(query("BEGIN"))
+	a.until('Z')
+	late := h.decided(t)
+	a.send(query("COMMIT"))
+	a.until('Z')
+	b.send(query("BEGIN; SELECT 'b'"))
+	b.rows("b")
+	late.end()
+	b.send(query("COMMIT"))
+	if kinds, _ := b.until('Z'); kinds != "CZ" {
+		t.Errorf("b is told %s", kinds)
+	}
+	a.send(query("BEGIN; SELECT 'a'"))
+	a.rows("a")
+	late = h.decided(t)
+	a.send(query("SELECT 'on' FROM pg_sleep(0.3)"))
+	pgtest.Eventually(t, "the query is on its way", func() error {
+		late.server.mu.Lock()
+		defer late.server.mu.Unlock()
+		if !late.server.x.Owes() {
+			return errUnasked
+		}
+		return nil
+	})
+	late.end()
+	a.rows("on")
+}
+
+// TestAPauseBehindWhatWasExecutedIsOfUnknownOutcome: a COMMIT takes effect before its Sync.
+func TestAPauseBehindWhatWasExecutedIsOfUnknownOutcome(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.IdleTransactionTimeout = 3 * time.Second })
+	a := h.raw()
+	a.send(query("BEGIN; CREATE TABLE i (n int)"))
+	a.until('Z')
+	a.send(parse("", "COMMIT") + bind("") + execute + "H\x00\x00\x00\x04")
+	a.until('C')
+	if code, message := a.told(); code != "08007" || message != "FATAL idle_transaction_timeout" {
+		t.Errorf("%s %s", code, message)
+	}
+}
+
+// TestAMessageThatIsNotFinishedIsAPause: the server connection is the client's meanwhile, and no statement runs.
+func TestAMessageThatIsNotFinishedIsAPause(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.IdleTransactionTimeout = 3 * time.Second })
+	a, b := h.raw(), h.raw()
+	long := query("SELECT '" + strings.Repeat("x", 3*largeBuffer) + "'")
+	a.send(long[:2*largeBuffer])
+	if code, message := a.told(); code != "08007" || message != "FATAL idle_transaction_timeout" {
+		t.Errorf("%s %s", code, message)
+	}
+	b.send(query("SELECT 'b'"))
+	b.rows("b")
+	// Who goes on in time is left alone, and so is who waits for an answer.
+	for i := 0; i < len(long); i += largeBuffer {
+		b.send(long[i:min(len(long), i+largeBuffer)])
+		time.Sleep(1200 * time.Millisecond) // all of them together take longer than the limit
+	}
+	b.rows("x")
+	b.send(query("SELECT 'b' FROM pg_sleep(4)"))
+	b.rows("b")
+}
+
+// TestWhoDoesNotReadLosesItsServer: all was done, and the client does not take the end of it.
+func TestWhoDoesNotReadLosesItsServer(t *testing.T) {
+	p := fake(t, func(conn net.Conn, sql string) bool {
+		row := frame.Append(nil, 'D', "\x00\x01\x00\x00\x00\x64"+strings.Repeat("x", 100))
+		conn.Write(frame.Append(frame.Append(row, 'C', "SELECT 1\x00"), 'Z', "I"))
+		return true
+	}, func() {})
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.IdleTransactionTimeout = 500 * time.Millisecond })
+	a, x := h.hooked(t)
+	reads, goOn := make(chan int), make(chan int)
+	hook := func() { close(reads); <-goOn }
+	x.hook.Store(&hook)
+	a.send(query("SELECT"))
+	<-reads
+	b := h.only()
+	pgtest.Eventually(t, "it has no server any more", func() error {
+		if !b.doomed.Load() {
+			return errUnasked
+		}
+		return nil
+	})
+	close(goOn)
+}

@@ -24,13 +24,23 @@ func (d *Door) open(l *lane) {
 		return
 	}
 	d.servers[s] = struct{}{}
-	l.welcome = s.reported
+	l.welcomes(s)
 	s.account = d.book.Opened(l.pool, s, now)
 	d.tasks.Go(s.run)
 	if d.closed {
 		s.in.end()
 	}
 	d.carry()
+}
+
+// welcomes notes what a new session of a server reports. If that differs, for its settings have been changed or it is another server, what
+// was known of the old ones holds no more. The door is locked.
+func (l *lane) welcomes(s *server) {
+	l.welcome = s.reported
+	if l.base != s.base {
+		l.base = s.base
+		clear(l.known)
+	}
 }
 
 // fuse is a connection that may be cut before there is a server for it.
@@ -127,26 +137,33 @@ func (d *Door) writable(login *pgwire.Server) error {
 }
 
 // judge tells a failed login to whom it concerns: the cluster if the server is not what it was taken for, the clients if
-// they will not get in anyway.
+// they will not get in anyway. Without either, it is tried again.
 func (d *Door) judge(l *lane, seat Seat, err error) error {
 	if d.ctx.Err() != nil || !seat.Valid() {
 		return nil
 	}
 	d.opt.Log.Info("a server connection could not be opened", "server", seat.Server(), "user", l.key.User, "database", l.key.Database, "error", err)
 	var said *pgwire.Error
-	if errors.As(err, &said) {
-		switch {
-		case strings.HasPrefix(said.Code, "57P"), strings.HasPrefix(said.Code, "53"):
-			if said.Code != "53300" {
-				seat.Failed(err.Error())
-			}
-			return nil
-		}
+	switch {
+	case errors.As(err, &said) && passes(said.Code):
+	case errors.As(err, &said) && !down(said.Code):
 		return said
-	}
-	if errors.Is(err, pgwire.ErrCredential) || errors.Is(err, pgwire.ErrNoTLS) || errors.Is(err, pgwire.ErrImposter) {
+	case errors.Is(err, pgwire.ErrCredential), errors.Is(err, pgwire.ErrNoTLS), errors.Is(err, pgwire.ErrImposter):
 		return &pgwire.Error{Code: "08P01", Message: fmt.Sprintf("server login failed: %s", err)}
+	case said != nil, errors.Is(err, errStandby):
+		seat.Failed(err.Error())
+	default:
+		seat.Doubted(d.ctx, err.Error())
 	}
-	seat.Failed(err.Error())
 	return nil
+}
+
+// down tells whether a server says by that SQLSTATE that none of it can be used: it starts, recovers or shuts down (57P03), or ends
+// all its processes since one has crashed (57P02).
+func down(code string) bool { return code == "57P02" || code == "57P03" }
+
+// passes tells whether a SQLSTATE is of a trouble that passes, and that may be one database's, one user's, or this one login's: a limit, no
+// memory or no room (53), or an end that somebody has ordered for this process (57P).
+func passes(code string) bool {
+	return strings.HasPrefix(code, "53") || strings.HasPrefix(code, "57P") && !down(code)
 }

@@ -17,6 +17,7 @@ type task struct {
 	then   func(error)
 	once   sync.Once
 	failed error
+	heard  bool // of its outcome
 }
 
 // end reports the outcome, once.
@@ -32,9 +33,15 @@ func (s *server) begin(sql string, then func(error)) {
 		return
 	}
 	limit := time.AfterFunc(ownLimit, func() { s.in.end() })
-	s.task = &task{then: func(err error) { limit.Stop(); then(err) }}
+	s.entrust(func(err error) { limit.Stop(); then(err) })
 	s.mu.Unlock()
 	s.put(sql)
+}
+
+// entrust makes a statement the server's task. A Query drops the unnamed statement, ours as well as a client's. The server is locked.
+func (s *server) entrust(then func(error)) {
+	s.task = &task{then: then}
+	s.statements.unnamed = unknown
 }
 
 // put writes a query of our own. If that fails, the reading goroutine notices.
@@ -59,10 +66,12 @@ func (t *task) receive(s *server, kind byte, body []byte) error {
 		if err != nil {
 			return err
 		}
-		t.failed = e
-	case 'T', 'D', 'C', 'S', 'N', 'I', 'A':
+		t.failed, t.heard = e, true
+	case 'C', 'I':
+		t.heard = true
+	case 'T', 'D', 'S', 'N', 'A':
 	case 'Z':
-		if body[0] != 'I' {
+		if body[0] != 'I' || !t.heard {
 			return fmt.Errorf("%w: status %q after a statement of ours", errUnasked, body[0])
 		}
 		s.task, s.ended = nil, t

@@ -19,6 +19,9 @@ const between = "\x00"
 // change, so that what a client has set is known without reading SQL.
 type tracked []string
 
+// nameless is the place of application_name.
+const nameless = 5
+
 func track(extra []string) tracked {
 	all := tracked{"client_encoding", "DateStyle", "TimeZone", "IntervalStyle", "standard_conforming_strings", "application_name"}
 	for _, name := range extra {
@@ -53,6 +56,13 @@ func (t tracked) with(p params, at int, value string) params {
 	}
 	values[at] = value
 	return unique.Make(strings.Join(values, between))
+}
+
+// meaning are the values that say what a text means, such as TimeZone: all but application_name.
+func (t tracked) meaning(p params) string {
+	values := strings.Split(p.Value(), between)
+	values[nameless] = ""
+	return strings.Join(values, between)
 }
 
 // wish is what a client asks for in its startup packet.

@@ -15,10 +15,10 @@ type statement struct {
 	client  string // the client's name for it
 	body    string // of its Parse message, behind the name
 	unnamed bool
-	twice   bool // stands for a Parse under a name that is taken
-	rows    bool // it is known to return rows
-	made    bool // the client was told that it is there
-	batch   uint64
+	twice   bool   // stands for a Parse under a name that is taken
+	rows    bool   // it is known to return rows
+	made    bool   // the client was told that it is there
+	of      params // the settings by which it has its name
 }
 
 // replies, as the length that is wanted, says that the messages before have to be answered first.
@@ -28,6 +28,11 @@ const replies = -1
 type prepared struct {
 	named map[string]*statement
 	bytes int // what they take
+	// changed is the batch in which a name was last given or closed. Whether that is done, nobody knows before its end.
+	changed uint64
+	// meaning is what the client's settings make of a text, as it was for of last.
+	meaning string
+	of      params
 	// bound is the statement of the unnamed portal, as Binds up to that batch say.
 	bound   *statement
 	boundIn uint64
@@ -68,11 +73,13 @@ func (pr *prepared) replace(body []byte) {
 	pr.body = append(pr.body[:0], body...)
 }
 
-// forget drops all that the client has prepared.
-func (c *client) forget() {
-	clear(c.prepared.named)
-	c.prepared.bytes = 0
-	c.prepared.number = 0
+// forget drops the named statements, but those that the client was not told of yet: they come behind the command that dropped them.
+func (pr *prepared) forget() {
+	for name, st := range pr.named {
+		if st.made {
+			pr.drop(name)
+		}
+	}
 }
 
 // maxNamed bounds what the named statements of one client take.
@@ -103,6 +110,7 @@ type statements struct {
 	since   uint64 // the batch in which unnamed was sent
 	batch   uint64
 	clock   uint64
+	open    []string // sent behind commands that may have changed settings, which the server has not reported yet
 }
 
 // unknown is the number of an unnamed statement that is not any client's.
@@ -115,6 +123,13 @@ type copyOf struct {
 	used      uint64
 }
 
+// reported notes that a setting has changed. By what settings the statements were parsed that were sent meanwhile is not known.
+func (t *statements) reported() {
+	for _, name := range t.open {
+		t.distrust(name)
+	}
+}
+
 // distrust notes that nobody knows whether a statement is at the server in good order.
 func (t *statements) distrust(name string) {
 	if c := t.has[name]; c != nil {
@@ -125,6 +140,15 @@ func (t *statements) distrust(name string) {
 func (t *statements) clear() {
 	clear(t.has)
 	t.unnamed = unknown
+}
+
+// forget is for a command that has dropped the named statements. Those that are not confirmed come behind it.
+func (t *statements) forget() {
+	for name, c := range t.has {
+		if c.confirmed {
+			delete(t.has, name)
+		}
+	}
 }
 
 // leave notes that what is being sent leaves that as the unnamed statement.
@@ -242,19 +266,33 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 	}
 	switch kind {
 	case 'P':
-		if old := c.prepared.named[string(name)]; old != nil && !old.made && old.batch != s.statements.batch && s.x.Owes() {
-			return replies, nil // the name is taken only if that batch succeeds
+		if c.prepared.named[string(name)] != nil && s.x.Ends() && !s.x.Copying() {
+			return replies, nil // the batch that is to make the statement may fail, and any may drop it: only then is the name taken
 		}
 		if len(name) > 0 && whole && c.prepared.bytes+size > maxNamed {
 			return 0, &pgwire.Error{Code: "53200", Message: "too many prepared statements", Hint: "Close those that are not needed any more."}
 		}
+		if len(name) > 0 {
+			c.prepared.changed = s.statements.batch
+		}
 		c.parse(s, p, i, m, size, name, whole)
 	case 'C':
+		if len(name) > 0 {
+			c.prepared.changed = s.statements.batch
+		}
 		c.close(s, p, i, size, before, name)
 	default:
+		if len(name) > 0 && c.prepared.doubts(c.prepared.named[string(name)], s) {
+			return replies, nil
+		}
 		c.use(s, p, i, kind, size, before, name)
 	}
 	return 0, nil
+}
+
+// doubts tells whether it depends on a batch that is not answered yet that a name is this statement's, or, with nil, that it is none's.
+func (pr *prepared) doubts(st *statement, s *server) bool {
+	return (st == nil || !st.made) && pr.changed != s.statements.batch && s.x.Ends() && !s.x.Copying()
 }
 
 // nameIn finds the name of a statement in a body, and what stands before it. Describe and Close of a portal have none:
@@ -281,6 +319,9 @@ func nameIn(kind byte, body []byte) (before, name []byte, ok bool) {
 	return body[:at], name, ok
 }
 
+// harmless is sent as the text of a statement whose name is taken: should the name turn out to be free, nothing else is executed.
+const harmless = "SELECT\x00\x00\x00"
+
 // parse enters a Parse.
 func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []byte, whole bool) {
 	pr := &c.prepared
@@ -301,16 +342,15 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 	case old != nil:
 		p.open(&c.door.buffers)
 		p.upTo(i, size)
-		c.ensure(s, p, old)
-		p.out = frame.Append(p.out, 'P', old.name, "\x00", old.body)
+		old = c.ensure(s, p, old)
+		p.out = frame.Append(p.out, 'P', old.name, "\x00", harmless)
 		s.x.Extended(entry{Kind: 'P', Note: &statement{name: old.name, client: old.client, twice: true}})
 	default:
-		sum := sha256.Sum256(body)
-		st := &statement{name: c.door.prefix + hex.EncodeToString(sum[:12]), client: string(name), body: string(body), batch: s.statements.batch}
+		st := &statement{name: c.nameOf(string(body)), client: string(name), body: string(body), of: c.params}
 		pr.add(st)
 		p.open(&c.door.buffers)
 		p.upTo(i, size)
-		if s.statements.there(st) {
+		if !s.x.Unreported() && s.statements.there(st) { // it may be DISCARD ALL, or SET
 			// To close what does not exist is no error: so the reply comes in its turn, or not at all after an error.
 			p.out = frame.Append(p.out, 'C', "S", c.door.prefix, "\x00")
 			s.x.Extended(entry{Kind: 'C', As: '1', Note: st})
@@ -318,6 +358,16 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		}
 		c.put(s, p, st, false)
 	}
+}
+
+// nameOf is the name at servers of a statement of that text, with the settings that the client has: PostgreSQL makes constants of the text
+// when it parses it, by TimeZone, DateStyle and others, and keeps them.
+func (c *client) nameOf(body string) string {
+	if pr := &c.prepared; pr.of != c.params {
+		pr.of, pr.meaning = c.params, c.door.tracked.meaning(c.params)
+	}
+	sum := sha256.Sum256([]byte(c.prepared.meaning + between + body))
+	return c.door.prefix + hex.EncodeToString(sum[:12])
 }
 
 // there tells whether a statement is at the server, or on its way in this batch.
@@ -331,11 +381,33 @@ func (t *statements) there(st *statement) bool {
 	return true
 }
 
-// ensure prepares a statement at the server, if it is not there. The client hears nothing of it, unless it fails.
-func (c *client) ensure(s *server, p *parcel, st *statement) {
+// ensure prepares a statement at the server, if it is not there. The client hears nothing of it, unless it fails. The result takes its
+// place: what is parsed now has a name by the settings of now.
+func (c *client) ensure(s *server, p *parcel, st *statement) *statement {
+	if st.of != c.params && st.made {
+		st = c.renamed(st)
+	}
 	if !s.statements.there(st) {
 		c.put(s, p, st, true)
+		if st.of != c.params { // its own Parse is on its way; when that has been answered it is renamed
+			s.statements.distrust(st.name)
+		}
 	}
+	return st
+}
+
+// renamed is a statement with the name of now.
+func (c *client) renamed(st *statement) *statement {
+	name := c.nameOf(st.body)
+	if name == st.name {
+		st.of = c.params
+		return st
+	}
+	next := *st
+	next.name, next.of = name, c.params
+	c.prepared.drop(st.client)
+	c.prepared.add(&next)
+	return &next
 }
 
 // put appends a Parse, and before it a Close, so that it does not matter whether the server still has it.
@@ -352,6 +424,9 @@ func (c *client) put(s *server, p *parcel, st *statement, swallow bool) {
 	s.x.Extended(entry{Kind: 'P', Swallow: swallow, Note: st})
 	t.clock++
 	t.has[st.name] = &copyOf{batch: t.batch, used: t.clock}
+	if s.x.Unreported() {
+		t.open = append(t.open, st.name)
+	}
 }
 
 // evict closes the statement that was not used for longest, unless that may be needed by what is on its way.
@@ -390,7 +465,7 @@ func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, n
 	case st != nil:
 		p.open(&c.door.buffers)
 		p.upTo(i, frame.Head+len(before)+len(name))
-		c.ensure(s, p, st)
+		st = c.ensure(s, p, st)
 		p.out = frame.AppendRenamed(p.out, kind, size, before, len(name), st.name)
 		s.x.Extended(entry{Kind: kind, Note: st})
 		bound = st

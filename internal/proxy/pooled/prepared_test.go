@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/pgwire/frame"
 )
 
@@ -46,6 +47,18 @@ func TestRepliesAreThoseOfAServer(t *testing.T) {
 		{"unknown", bind("nobody") + execute + sync_},
 		{"discard all", parse("s", "SELECT 1") + sync_ + "|" + query("DISCARD ALL") + "|" + bind("s") + execute + sync_},
 		{"deallocate all", parse("s", "SELECT 1") + sync_ + "|" + query("DEALLOCATE ALL") + "|" + bind("s") + execute + sync_ + "|" + parse("s", "SELECT 2") + bind("s") + execute + sync_},
+		{"discard all before it in its packet", query("DISCARD ALL") + parse("s", "SELECT 1") + describe("s") + sync_ + "|" + bind("s") + execute + sync_},
+		{"deallocate all before it in its packet", query("DEALLOCATE ALL") + parse("s", "SELECT 1") + sync_ + "|" + bind("s") + execute + sync_},
+		{"discard all before a text that the server has", query("SELECT 0") + "|" + query("DISCARD ALL") + parse("s", "SELECT 'another'") + bind("s") + execute + sync_},
+		{"discard all before a text that the client has", parse("s", "SELECT 1") + sync_ + "|" + query("DISCARD ALL") + parse("t", "SELECT 1") + bind("t") + execute + sync_ + "|" + bind("t") + execute + sync_},
+		{"discard all before the unnamed one", query("DISCARD ALL") + parse("", "SELECT 1") + sync_ + "|" + bind("") + execute + sync_},
+		{"deallocate all keeps the unnamed one", parse("", "SELECT 1") + parse("d", "DEALLOCATE ALL") + bind("d") + execute + sync_ + "|" + bind("") + execute + sync_},
+		{"discard all, and the name anew", parse("s", "SELECT 1") + sync_ + "|" + query("DISCARD ALL") + parse("s", "SELECT 2") + sync_ + "|" + bind("s") + execute + sync_},
+		{"deallocate all by a batch, and the name anew", parse("s", "SELECT 1") + sync_ + "|" + parse("", "DEALLOCATE ALL") + bind("") + execute + sync_ + parse("s", "SELECT 2") + bind("s") + execute + sync_},
+		{"deallocate all by a batch, and the text anew", parse("s", "SELECT 1") + sync_ + "|" + parse("", "DEALLOCATE ALL") + bind("") + execute + sync_ + parse("t", "SELECT 1") + bind("t") + execute + sync_},
+		{"a parse that fails behind a command, and is used", query("SELECT 1") + parse("s", "SELEC") + sync_ + bind("s") + execute + sync_ + "|" + parse("s", "SELECT 2") + bind("s") + execute + sync_},
+		{"deallocate all after a pipeline", query("SELECT 1") + parse("s", "SELECT 1") + sync_ + bind("s") + execute + sync_ + "|" + query("DEALLOCATE ALL") + "|" + parse("s", "SELECT 2") + bind("s") + execute + sync_},
+		{"another text behind an error", parse("s", "SELECT 1") + sync_ + "|" + parse("", "SELECT 1/0") + bind("") + execute + closing("s") + parse("s", "SELECT 2") + sync_ + bind("s") + execute + sync_},
 		{"same text, two names", parse("a", "SELECT 1") + parse("b", "SELECT 1") + bind("a") + execute + bind("b") + execute + sync_},
 		{"in a failed transaction", query("BEGIN") + "|" + query("SELECT 1/0") + "|" + parse("s", "SELECT 1") + bind("s") + execute + sync_ + "|" + query("ROLLBACK")},
 		{"error in a batch before a use", parse("s", "SELECT 1") + sync_ + "|" + parse("", "SELECT 1/0") + bind("") + execute + bind("s") + execute + sync_ + bind("s") + execute + sync_},
@@ -134,14 +147,25 @@ func TestANameThatMayBeTakenWaitsForItsBatchOnly(t *testing.T) {
 // TestWhoLeavesWhileANameWaitsLosesItsServer: nobody reads the client meanwhile.
 func TestWhoLeavesWhileANameWaitsLosesItsServer(t *testing.T) {
 	_, _, p := pg(t)
-	h := open(t, Transaction, p, size1)
-	a, b := h.raw(), h.raw()
-	a.send(query("SELECT pg_sleep(60)") + parse("s", "SELECT 1") + sync_ + parse("s", "SELECT 2") + sync_)
-	waitSent(t, h)
-	a.Close()
-	b.send(query("SELECT 42"))
-	if got := b.reply(1, 10*time.Second); !strings.Contains(got, "42") {
-		t.Error(got)
+	config := selfSigned(t)
+	for name, connect := range map[string]func(*house) *raw{
+		"plain": (*house).raw, "TLS": func(h *house) *raw { return h.safely(t) }, "direct TLS": (*house).directly,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := open(t, Transaction, p, func(o *Options) {
+				size1(o)
+				o.Accept.TLS, o.Accept.SSLMode = config, pgwire.SSLPrefer
+			})
+			a := connect(h)
+			a.send(query("SELECT pg_sleep(60)") + parse("s", "SELECT 1") + sync_ + parse("s", "SELECT 2") + sync_)
+			waitSent(t, h)
+			a.Close()
+			b := h.raw()
+			b.send(query("SELECT 42"))
+			if got := b.reply(1, 10*time.Second); !strings.Contains(got, "42") {
+				t.Error(got)
+			}
+		})
 	}
 }
 
@@ -178,5 +202,40 @@ func TestEvictionsThatAreSkippedAreMadeUpFor(t *testing.T) {
 	got := text(t, h.connect(), "SELECT count(*) FROM pg_prepared_statements")
 	if len(got) != 1 || got > "4" {
 		t.Errorf("%s statements at a server, where max_prepared_statements is 2", got)
+	}
+}
+
+// TestANameThatIsFreedInItsBatchGetsNoOtherText: that it is free turns out too late, so the client loses its connection.
+func TestANameThatIsFreedInItsBatchGetsNoOtherText(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	direct := h.connect()
+	exec(t, direct, "CREATE TABLE old (i int)")
+	play(a, parse("s", "INSERT INTO old VALUES (1)")+sync_)
+	a.send(parse("", "DEALLOCATE ALL") + bind("") + execute + parse("s", "SELECT 'new'") + bind("s") + execute + sync_)
+	if got := a.reply(1, patience); !strings.Contains(got, "08007") {
+		t.Error(got)
+	}
+	if got := text(t, direct, "SELECT count(*) FROM old"); got != "0" {
+		t.Error("the old text was executed")
+	}
+}
+
+// TestWhatIsPreparedBehindAResetIsResetToo: statements that are not followed stay at the server until that.
+func TestWhatIsPreparedBehindAResetIsResetToo(t *testing.T) {
+	_, _, p := pg(t)
+	for _, c := range []struct {
+		name, text string
+		most       int
+	}{{"not followed", "SELECT 1", 0}, {"too long", "SELECT 1 /*" + strings.Repeat("x", maxKept) + "*/", 10}} {
+		t.Run(c.name, func(t *testing.T) {
+			h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.MaxPreparedStatements = c.most })
+			a := h.raw()
+			play(a, query("DISCARD ALL")+parse("s", c.text)+sync_)
+			if got := text(t, h.connect(), "SELECT count(*) FROM pg_prepared_statements"); got != "0" {
+				t.Errorf("another client finds %s prepared statements", got)
+			}
+		})
 	}
 }

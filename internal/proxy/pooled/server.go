@@ -26,7 +26,7 @@ type server struct {
 	conn     net.Conn
 	key      *pgwire.CancelKey
 	reported []pgwire.Param
-	base     params   // of a new session, and after DISCARD ALL
+	base     params   // of a new session
 	account  *account // guarded by the door
 	gone     chan struct{}
 	in       sock
@@ -46,6 +46,7 @@ type server struct {
 	// writing: the client's goroutine sends a message, or has sent a part of one. fresh: nothing of what it sends since
 	// the connection was lent, or was at an edge last, has left yet.
 	writing, fresh bool
+	stopped        bool // in the middle of a message, whose rest the client is to send
 	// flushing: so many writes to the client are under way. settled: the reading goroutine has nothing left.
 	flushing int
 	settled  bool
@@ -213,6 +214,9 @@ func streams(kind byte, size int) bool {
 	return false
 }
 
+// errFreed: a statement was dropped in the batch that then makes another one of its name, so the server has made what it should refuse.
+var errFreed = errors.New("a prepared statement was made under a name that was taken for taken")
+
 // goodbye is FATAL or PANIC while nothing is owed, such as a server says to idle sessions before it stops.
 type goodbye struct{ body []byte }
 
@@ -282,14 +286,21 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		executed, s.rows = true, false
 	}
 	e, err := s.x.Receive(kind, status)
+	if err == nil && kind == '1' && e.Note != nil && e.Note.twice {
+		err = errFreed
+	}
 	if err != nil {
 		return false, err
 	}
 	if executed {
 		s.tag(body, e, rows)
 	}
+	s.spent = s.spent || s.x.Strays() // else who has the connection next might get what was not for it
 	pass = s.answered(kind, e, m)
 	if kind == 'Z' {
+		if !s.x.Owes() {
+			s.statements.open = s.statements.open[:0]
+		}
 		defer func() { s.turns, s.failed = s.turns+1, false }()
 		s.cancelled.calm.Broadcast()
 		if pass && s.door.opt.Mode == Statement && status != 'I' {
@@ -375,14 +386,22 @@ func (s *server) answered(kind byte, e entry, m []byte) bool {
 	return !e.Swallow
 }
 
-// replace puts an error of our own in the place of the server's.
+// replace puts an error of our own in the place of the server's: behind what is withheld, if something is.
 func (s *server) replace(e *pgwire.Error) {
+	if k := &s.cancelled; len(k.stash) > 0 {
+		k.stash = pgwire.AppendErrorResponse(k.stash, e)
+		k.due = !s.x.Owes()
+		return
+	}
 	s.inject = pgwire.AppendErrorResponse(nil, e)
 }
 
-// refuse ends client and server with an error.
+// refuse ends client and server with an error. What is withheld was done all the same, as far as anybody knows.
 func (s *server) refuse(e *pgwire.Error) {
-	s.replace(e)
+	if len(s.cancelled.stash) > 0 {
+		e = lost(frame.Unknown)
+	}
+	s.inject = pgwire.AppendErrorResponse(nil, e)
 	s.fatal, s.dead = true, true
 }
 
@@ -400,6 +419,9 @@ func (s *server) parameter(body []byte) {
 	s.params = s.door.tracked.with(s.params, i, string(value))
 	if s.client != nil && s.task == nil {
 		s.client.params = s.params
+		if i != nameless {
+			s.statements.reported()
+		}
 	}
 }
 
@@ -440,13 +462,9 @@ func field(body []byte, code byte) []byte {
 func (s *server) tag(body []byte, e entry, rows bool) {
 	tag, _, _ := frame.Text(body)
 	switch {
-	case string(tag) == "DISCARD ALL":
-		s.dirty = false
-		s.statements.clear()
-		s.client.forget()
-	case string(tag) == "DEALLOCATE ALL":
-		s.statements.clear()
-		s.client.forget()
+	case string(tag) == "DISCARD ALL", string(tag) == "DEALLOCATE ALL":
+		s.statements.forget()
+		s.client.prepared.forget()
 	case string(tag) == "DEALLOCATE":
 		s.spent = true // one of ours, perhaps
 	case bytes.HasPrefix(tag, []byte("SELECT ")):

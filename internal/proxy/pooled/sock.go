@@ -79,6 +79,9 @@ type sock struct {
 	wait atomic.Int32
 }
 
+// layer is what lies over a connection, such as TLS.
+type layer interface{ NetConn() net.Conn }
+
 // open begins to use a connection.
 func (s *sock) open(conn net.Conn, b *buffers, size int) {
 	s.conn, s.buffers, s.size = conn, b, size
@@ -87,7 +90,7 @@ func (s *sock) open(conn net.Conn, b *buffers, size int) {
 		s.conn = conn
 	}
 	inner := conn
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+	for t, ok := inner.(layer); ok; t, ok = inner.(layer) {
 		inner = t.NetConn()
 	}
 	if t, ok := inner.(*tap); ok {

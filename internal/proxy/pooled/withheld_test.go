@@ -38,6 +38,29 @@ func fake(t *testing.T, answer func(conn net.Conn, sql string) bool, cancelled f
 
 // played is a server that the test plays message by message, until answer is false.
 func played(t *testing.T, answer func(conn net.Conn, kind byte, body string) bool, cancelled func()) *place {
+	address, _ := accepting(t, func(conn net.Conn, head []byte) {
+		io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint32(head)-8))
+		if binary.BigEndian.Uint32(head[4:]) == 1234<<16|5678 {
+			cancelled()
+			return
+		}
+		conn.Write(welcome())
+		r := &raw{t, conn}
+		for {
+			kind, body, err := r.next()
+			if err != nil || kind == 'X' || !answer(conn, kind, string(body)) {
+				return
+			}
+		}
+	})
+	p := newPlace()
+	p.admit(address)
+	return p
+}
+
+// accepting serves each connection with the head of its startup packet. What it returns waits until all of them are served.
+func accepting(t *testing.T, serve func(conn net.Conn, head []byte)) (address string, wait func()) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	pgtest.Must(t, err)
 	var tasks sync.WaitGroup
@@ -53,26 +76,12 @@ func played(t *testing.T, answer func(conn net.Conn, kind byte, body string) boo
 				if _, err := io.ReadFull(conn, head[:]); err != nil {
 					return
 				}
-				io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint32(head[:])-8))
-				if binary.BigEndian.Uint32(head[4:]) == 1234<<16|5678 {
-					cancelled()
-					return
-				}
-				conn.Write(welcome())
-				r := &raw{t, conn}
-				for {
-					kind, body, err := r.next()
-					if err != nil || kind == 'X' || !answer(conn, kind, string(body)) {
-						return
-					}
-				}
+				serve(conn, head[:])
 			})
 		}
 	})
 	t.Cleanup(func() { l.Close() })
-	p := newPlace()
-	p.admit(l.Addr().String())
-	return p
+	return l.Addr().String(), func() { l.Close(); tasks.Wait() }
 }
 
 func (h *house) only() *client {

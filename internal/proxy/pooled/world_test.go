@@ -3,6 +3,7 @@ package pooled
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -119,10 +120,11 @@ func (c *chair) Conn() net.Conn { return c.conn }
 func (c *chair) Dial(ctx context.Context) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", c.address)
 }
-func (c *chair) Server() string { return c.address }
-func (c *chair) Primary() bool  { return !c.place.replica }
-func (c *chair) Valid() bool    { return !c.over.Load() }
-func (c *chair) Failed(string)  { c.place.fails.Add(1); time.Sleep(5 * time.Millisecond) }
+func (c *chair) Server() string                  { return c.address }
+func (c *chair) Primary() bool                   { return !c.place.replica }
+func (c *chair) Valid() bool                     { return !c.over.Load() }
+func (c *chair) Failed(string)                   { c.place.fails.Add(1); time.Sleep(5 * time.Millisecond) }
+func (c *chair) Doubted(context.Context, string) { time.Sleep(5 * time.Millisecond) }
 func (c *chair) Leave(_, _ int64) {
 	c.place.mu.Lock()
 	defer c.place.mu.Unlock()
@@ -160,7 +162,7 @@ func (b *safeBuffer) String() string {
 func defaults() config.Pool {
 	return config.Pool{
 		MaxClientConn: 5000, DefaultPoolSize: 4, QueryWaitTimeout: patience, ServerResetQuery: "DISCARD ALL", MaxPreparedStatements: 200,
-		ClientLoginTimeout: patience, ServerLoginRetry: 50 * time.Millisecond,
+		ClientLoginTimeout: patience, ServerLifetime: time.Hour, ServerLoginRetry: 50 * time.Millisecond,
 		IgnoreStartupParameters: []string{"extra_float_digits"},
 	}
 }
@@ -290,6 +292,19 @@ func (h *house) raw() *raw {
 	h.t.Helper()
 	conn, err := net.Dial("tcp", h.address)
 	pgtest.Must(h.t, err)
+	return h.rawOn(conn)
+}
+
+// directly is a client that begins with TLS.
+func (h *house) directly() *raw {
+	h.t.Helper()
+	conn, err := net.Dial("tcp", h.address)
+	pgtest.Must(h.t, err)
+	return h.rawOn(tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"postgresql"}}))
+}
+
+func (h *house) rawOn(conn net.Conn) *raw {
+	h.t.Helper()
 	h.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
 	r := &raw{h.t, conn}

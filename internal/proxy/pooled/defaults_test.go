@@ -1,0 +1,42 @@
+package pooled
+
+import (
+	"testing"
+
+	"github.com/havenha/haven/internal/postgres/pgtest"
+)
+
+// TestClientsAreToldTheSettingsOfTheDay changes the settings of a role after clients have been told others.
+func TestClientsAreToldTheSettingsOfTheDay(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 2 })
+	old := h.connect()
+	exec(t, old, "ALTER ROLE postgres SET TimeZone = 'Asia/Tokyo'")
+	const wish = "application_name=x"
+	h.connect(wish)
+	// One more server connection, which has the new settings; the older one stays.
+	exec(t, old, "BEGIN")
+	text(t, h.connect(), "SELECT 1")
+	for _, more := range []string{"", wish} {
+		c := h.connect(more)
+		if got := c.PgConn().ParameterStatus("TimeZone"); got != "Asia/Tokyo" {
+			t.Errorf("with %q a new client is told %q", more, got)
+		}
+		if got := text(t, c, "SHOW TimeZone"); got != "Asia/Tokyo" {
+			t.Errorf("with %q a new client has %q", more, got)
+		}
+	}
+	if got := text(t, old, "SHOW TimeZone"); got == "Asia/Tokyo" {
+		t.Error("a setting has changed under a client")
+	}
+	exec(t, old, "COMMIT")
+	pgtest.Eventually(t, "both connections are free", func() error {
+		if h.door.Snapshot()[0].ServersActive != 0 {
+			return errUnasked
+		}
+		return nil
+	})
+	if got := text(t, h.connect("application_name=y"), "SHOW TimeZone"); got != "Asia/Tokyo" {
+		t.Errorf("by the older connection a new client has %q", got)
+	}
+}

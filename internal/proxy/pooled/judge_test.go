@@ -1,0 +1,57 @@
+package pooled
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/postgres/pgtest"
+)
+
+// refusing is a server that refuses every login with that SQLSTATE.
+func refusing(t *testing.T, code string) (address string, logins *atomic.Int32) {
+	t.Helper()
+	logins = &atomic.Int32{}
+	address, wait := accepting(t, func(conn net.Conn, head []byte) {
+		_, _ = conn.Write(pgwire.AppendErrorResponse(nil, &pgwire.Error{Code: code, Message: "no"}))
+		_, _ = io.CopyN(io.Discard, conn, int64(head[3])-8)
+		logins.Add(1)
+	})
+	t.Cleanup(wait)
+	return address, logins
+}
+
+// TestWhatARefusedLoginSaysOfTheServer: only a server that says that all of it is down is not what it was taken for. Other troubles that pass are
+// those of one database, one user, or one moment: who waits goes on waiting.
+func TestWhatARefusedLoginSaysOfTheServer(t *testing.T) {
+	for code, down := range map[string]bool{
+		"57P02": true, "57P03": true,
+		"57P01": false, "57P04": false, "57P05": false, "53000": false, "53100": false, "53200": false, "53300": false, "53400": false,
+	} {
+		t.Run(code, func(t *testing.T) {
+			address, logins := refusing(t, code)
+			p := newPlace()
+			p.admit(address)
+			h := open(t, Transaction, p, nil)
+			conn, err := net.Dial("tcp", h.address)
+			pgtest.Must(t, err)
+			defer conn.Close()
+			_, err = conn.Write([]byte("\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"))
+			pgtest.Must(t, err)
+			pgtest.Eventually(t, "three logins", func() error {
+				if logins.Load() < 3 {
+					return errUnasked
+				}
+				return nil
+			})
+			if n := p.fails.Load(); (n > 0) != down {
+				t.Errorf("%d times the server was taken for another", n)
+			}
+			if n := h.door.Snapshot()[0].ClientsWaiting; n != 1 {
+				t.Errorf("%d clients wait", n)
+			}
+		})
+	}
+}

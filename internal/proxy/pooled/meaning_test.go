@@ -1,0 +1,132 @@
+package pooled
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/pgwire/frame"
+)
+
+// TestTheUnnamedStatementOutlivesOurStatements: a Query drops it at the server, and what brings a connection into the state of a client
+// is one.
+func TestTheUnnamedStatementOutlivesOurStatements(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a, b := h.raw(), h.raw()
+	b.send(parse("set", "SET application_name = 'b'") + bind("set") + execute + sync_)
+	b.until('Z')
+	a.send(parse("", "SELECT 'mine'") + sync_)
+	a.until('Z')
+	b.send(bind("set") + execute + sync_) // a connection with another application_name, and no Query of its own
+	b.until('Z')
+	a.send(bind("") + execute + sync_)
+	a.rows("mine")
+}
+
+// TestStatementsAreSharedByThoseWhoMeanTheSame: PostgreSQL makes constants of a text when it parses it, by the settings of that moment.
+func TestStatementsAreSharedByThoseWhoMeanTheSame(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	const midnight = "SELECT ('2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::text"
+	use := bind("s") + execute + sync_
+	berlin, utc, tokyo, plain := h.raw(), h.raw(), h.raw(), h.raw()
+	berlin.send(query("SET TimeZone = 'Europe/Berlin'"))
+	berlin.until('Z')
+	utc.send(query("SET TimeZone = 'UTC'"))
+	utc.until('Z')
+	plain.send(query("SET TimeZone = 'Etc/GMT+5'"))
+	plain.until('Z')
+	tokyo.send(query("SET TimeZone = 'Etc/GMT+5'"))
+	tokyo.until('Z')
+	berlin.send(parse("s", midnight) + use)
+	berlin.rows("2023-12-31 23:00:00")
+	utc.send(parse("s", midnight) + use)
+	utc.rows("2024-01-01 00:00:00")
+	berlin.send(use)
+	berlin.rows("2023-12-31 23:00:00")
+	// By which settings it is parsed is not known before the SET is answered.
+	tokyo.send(query("SELECT set_config('TimeZone', 'Asia/Tokyo', false)") + parse("s", midnight) + use)
+	tokyo.rows("Asia/Tokyo")
+	tokyo.rows("2023-12-31 15:00:00")
+	plain.send(parse("s", midnight) + use)
+	plain.rows("2024-01-01 05:00:00")
+	tokyo.send(use)
+	tokyo.rows("2023-12-31 15:00:00")
+}
+
+// TestStatementsAreKeptBehindBegin: drivers send BEGIN and the first statement of a transaction at once.
+func TestStatementsAreKeptBehindBegin(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(parse("begin", "BEGIN") + parse("s", "SELECT 'mine'") + sync_)
+	a.until('Z')
+	copies := func() (all []*copyOf) {
+		h.door.mu.Lock()
+		defer h.door.mu.Unlock()
+		for s := range h.door.servers {
+			for _, c := range s.statements.has {
+				all = append(all, c)
+			}
+		}
+		return all
+	}
+	before := copies()
+	for range 3 {
+		a.send(bind("begin") + execute + bind("s") + execute + sync_)
+		a.rows("mine")
+		a.send(query("COMMIT"))
+		a.until('Z')
+	}
+	for _, c := range copies() {
+		if len(before) != 2 || !slices.Contains(before, c) {
+			t.Error("a statement was parsed again")
+		}
+	}
+}
+
+// TestHoldTimeoutIsNotForABusyPool: who has waited for a place in its pool is not refused because there is no server for a moment.
+func TestHoldTimeoutIsNotForABusyPool(t *testing.T) {
+	o, _, p := pg(t)
+	const hold = 3 * time.Second
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.HoldTimeout = hold })
+	a, b := h.raw(), h.raw()
+	a.send(query("BEGIN"))
+	a.until('Z')
+	b.send(query("SELECT 'b'"))
+	time.Sleep(hold + pause)
+	p.depose("nobody leads")
+	time.Sleep(pause)
+	p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
+	b.rows("b")
+}
+
+// TestACancelRequestNeedsNoConnection: where the server has none left to ask whether it waits for a standby, the request is sent all
+// the same.
+func TestACancelRequestNeedsNoConnection(t *testing.T) {
+	slow, cancelled := make(chan int), make(chan int)
+	p := played(t, func(conn net.Conn, kind byte, body string) bool {
+		said := &pgwire.Error{Severity: "ERROR", Code: "57014", Message: "canceling statement due to user request"}
+		if strings.Contains(body, "pg_stat_activity") {
+			said = &pgwire.Error{Severity: "FATAL", Code: "53300", Message: "too many connections"}
+		} else {
+			close(slow)
+			<-cancelled
+		}
+		conn.Write(frame.Append(pgwire.AppendErrorResponse(nil, said), 'Z', "I"))
+		return true
+	}, func() { close(cancelled) })
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(query("SLOW"))
+	<-slow
+	h.door.cancel(&h.only().key)
+	if kinds, _ := a.until('Z'); kinds != "EZ" {
+		t.Error(kinds)
+	}
+}
