@@ -226,7 +226,7 @@ func pgbenchFailover(t *testing.T, a *arena) {
 		runs[protocol] = a.console(t, append([]string{pgbench, "-n", "-M", protocol, "-c", "4", "-j", "4", "-T", "120"}, at...)...)
 	}
 	pgtest.Eventually(t, "they have begun", func() error {
-		if history() < 100 {
+		if history() < 12 {
 			return errors.New("they have not")
 		}
 		return nil

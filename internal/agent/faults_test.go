@@ -462,7 +462,7 @@ func TestBootstrapThatDied(t *testing.T) {
 	w.rewrite("bootstrap: {", fmt.Sprintf("bootstrap: {post_init: %s, ", script))
 	a := w.start("a")
 	mark := filepath.Join(a.node.Postgres.DataDir, "haven.founding")
-	w.eventually("initdb is done", patient, func() bool { _, err := os.Lstat(mark); return err == nil })
+	w.eventually("initdb is done", awaitFor, func() bool { _, err := os.Lstat(mark); return err == nil })
 
 	a.stop(agent.ErrAbandon) // in its own process it cleans up after itself; what a dead one leaves is put there by hand
 	a.end()
@@ -568,7 +568,7 @@ func TestCandidateThatReceivesSlowly(t *testing.T) {
 	w := startCluster(t, "{ttl: 20, synchronous_mode: off, maximum_lag_on_failover: 1000000000}", "a", "b")
 	s := w.await("two members", whole(2))
 	leader, candidate := s.Leader.Name, other(s)
-	mend := w.undo(hosts.SlowSync(w.processes(candidate), 500*time.Millisecond)) // one for each segment that it has received
+	mend := w.undo(hosts.SlowSync([]int{w.count(candidate, "SELECT pid FROM pg_stat_wal_receiver")}, 500*time.Millisecond)) // one for each segment
 	w.mustExec(leader, "CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 120000)")
 	pgtest.Must(t, w.store.PutFailover(t.Context(), cluster.Failover{Leader: leader, Candidate: candidate}, -1))
 	now := w.await("the switchover", func(now cluster.Snapshot) bool { return now.Leader != nil && now.Leader.Name == candidate })

@@ -120,11 +120,9 @@ func (w *world) switchTo(from, to string) {
 func (w *world) renewedFor(name string, d time.Duration) {
 	w.t.Helper()
 	first := w.members[name].agent.Status().Deadline
-	pgtest.Eventually(w.t, "leadership of "+name+" is renewed", func() error {
-		if s := w.members[name].agent.Status(); !s.Holds || s.Deadline.Sub(first) < d {
-			return fmt.Errorf("holds %v, deadline %s after the first", s.Holds, s.Deadline.Sub(first))
-		}
-		return nil
+	w.eventually("leadership of "+name+" is renewed", awaitFor, func() bool {
+		s := w.members[name].agent.Status()
+		return s.Holds && s.Deadline.Sub(first) >= d
 	})
 }
 

@@ -353,7 +353,7 @@ func (a *Agent) switchover(ctx context.Context, in input, e *effects) error {
 	if _, err := a.store.Renew(ctx, *in.holder); err != nil {
 		return fmt.Errorf("switchover: leadership could not be proven: %w", err)
 	}
-	if _, err := a.askOne(ctx, in.snap, candidate); err != nil {
+	if err := a.awaitAnswer(ctx, in.snap, candidate); err != nil {
 		return fmt.Errorf("switchover: %s does not answer: %w", candidate, err)
 	}
 	e.note("checkpoint before the stop")
@@ -389,6 +389,18 @@ func (a *Agent) stopAndGive(ctx context.Context, in input, candidate string, e *
 	}
 	e.note("the primary is shut down, %s has its WAL up to %s", candidate, end)
 	return a.giveTo(ctx, in, candidate, lastStatus(in, end), e)
+}
+
+// answerLimit is how long the candidate of a switchover has to answer. Nothing is stopped yet, so it costs nothing to ask again.
+const answerLimit = 5 * time.Second
+
+func (a *Agent) awaitAnswer(ctx context.Context, s cluster.Snapshot, candidate string) error {
+	for began := time.Now(); ; pause(ctx, 100*time.Millisecond) {
+		_, err := a.askOne(ctx, s, candidate)
+		if err == nil || ctx.Err() != nil || time.Since(began) >= answerLimit {
+			return err
+		}
+	}
 }
 
 func (a *Agent) stillStreams(ctx context.Context, candidate string) error {

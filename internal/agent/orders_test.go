@@ -9,6 +9,8 @@ import (
 
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/ha"
+	"github.com/havenha/haven/internal/journal"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // TestOrdersWaitForWhatPasses: a step of the synchronous set takes some milliseconds, and a scheduled restart that met one was dropped.
@@ -91,4 +93,19 @@ func TestOrdersToReinitialize(t *testing.T) {
 			t.Error("an order that was carried out is in force again")
 		}
 	})
+}
+
+// TestANewerLookStays: a look that began after that of an action may be there before the action's report.
+func TestANewerLookStays(t *testing.T) {
+	j, err := journal.Open(t.TempDir(), 1<<20)
+	pgtest.Must(t, err)
+	defer j.Close()
+	for kind, stays := range map[ha.Kind]bool{reconfigure: true, ha.Rewind: false} {
+		a := New(Options{Node: &config.Node{Name: "a"}, Journal: j, Log: slog.New(slog.DiscardHandler)})
+		a.st.task, a.st.seen = &ha.Task{Kind: kind}, seen{at: 2}
+		a.takeOutcome(t.Context(), taskResult{kind: kind, seen: seen{at: 1}})
+		if a.st.task != nil || a.st.seen.at == 2 != stays {
+			t.Errorf("%s: what counts was seen at %d, task %+v", kind, a.st.seen.at, a.st.task)
+		}
+	}
 }

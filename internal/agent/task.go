@@ -208,7 +208,10 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	if r.kind == ha.Kill && r.err == nil {
 		a.afterKill()
 	}
-	a.takeSeen(ctx, r.seen)
+	// A look that began later may have been faster; but it knows neither of a server that was started, nor of other data.
+	if r.seen.at >= st.seen.at || r.effects.process != nil || r.kind.ChangesData() {
+		a.takeSeen(ctx, r.seen)
+	}
 	a.recordOutcome(st.outcome)
 }
 

@@ -60,7 +60,7 @@ func TestHandoverOfUnknownOutcome(t *testing.T) {
 			}
 			for _, file := range logs {
 				text := readFile(t, file)
-				if strings.Contains(text, "action failed") || strings.Contains(text, "starting primary after failure") {
+				if strings.Contains(text, `msg="action failed" action=switchover`) || strings.Contains(text, "starting primary after failure") {
 					t.Errorf("the handover was given up:\n%s", text)
 				}
 			}

@@ -196,15 +196,15 @@ func (d *show) killPrimary(ctx context.Context, gone <-chan struct{}, updates <-
 	if s, err = d.follow(ctx, gone, updates, s, afterKill, nil); err != nil {
 		return err
 	}
-	if err := idle.QueryRow(ctx, "SELECT 'a row'").Scan(new(string)); err != nil {
-		return fmt.Errorf("the session on the pooled port, which was idle while the primary was killed: %w", err)
-	}
 	history := load.Stop()
 	if err := load.Final(ctx, d.plan.DSN(d.plan.Write)); err != nil {
 		return err
 	}
 	if s, err = d.follow(ctx, gone, updates, s, time.Minute, func(s cluster.Snapshot) bool { return healthy(s, len(d.plan.Members)) }); err != nil {
 		return err
+	}
+	if err := idle.QueryRow(ctx, "SELECT 'a row'").Scan(new(string)); err != nil {
+		return fmt.Errorf("the session on the pooled port, which was idle while the primary was killed: %w", err)
 	}
 	report := check.Judge(history)
 	d.verdict(report, s)

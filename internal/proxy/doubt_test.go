@@ -15,12 +15,12 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
-// impatient is a proxy that gives a login little time, and its leader.
+// impatient is a proxy that gives a login little time, and has one server connection a pool, and its leader.
 func impatient(t *testing.T) (*member, *world) {
 	t.Helper()
 	a := newReal(t, "db1")
 	c := pooledSettings("transaction")
-	c.Listeners[0].ConnectTimeout = 200 * time.Millisecond
+	c.Listeners[0].ConnectTimeout, c.Listeners[0].Pool.DefaultPoolSize = time.Second, 1
 	w := start(t, c)
 	w.show(a.leads(1, a))
 	return a, w

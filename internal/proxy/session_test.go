@@ -167,8 +167,7 @@ func TestAStormIsLetInAtABoundedRate(t *testing.T) {
 	c := settings()
 	c.Listeners[0].Admit = rate
 	w := start(t, c)
-	all := crowd(t, w, clients)
-	began := time.Now()
+	all, began := crowd(t, w, clients)
 	for _, c := range all {
 		c.wantServer("db1")
 	}

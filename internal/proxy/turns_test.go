@@ -8,19 +8,20 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 )
 
-// crowd has that many clients wait for a leader, and then admits one.
-func crowd(t *testing.T, w *world, n int) []*client {
+// crowd has that many clients wait for a leader, and then shows one, at that time.
+func crowd(t *testing.T, w *world, n int) (all []*client, shown time.Time) {
 	t.Helper()
 	a := newFake(t, "db1")
 	w.show(scene(nil, 0, "", a))
-	all := make([]*client, n)
+	all = make([]*client, n)
 	for i := range all {
 		all[i] = connect(t, w.rw)
 	}
 	w.until("waiting clients", func(s Stats) bool { return s.Listeners[0].Waiting == n })
 	a.primary.Store(http.StatusOK)
+	shown = time.Now()
 	w.show(scene(a, 1, cluster.TermPromoted, a))
-	return all
+	return all, shown
 }
 
 // TestTurnsOfThoseWhoTimeOutAreNotLost: of a crowd only a few get in before hold_timeout. Who comes afterwards does not wait for the turns that
@@ -29,7 +30,7 @@ func TestTurnsOfThoseWhoTimeOutAreNotLost(t *testing.T) {
 	c := settings()
 	c.Listeners[0].Admit, c.Listeners[0].HoldTimeout = 10, 10*time.Second
 	w := start(t, c)
-	crowd(t, w, 250)
+	crowd(t, w, 120)
 	w.until("the others have timed out", func(s Stats) bool { l := s.Listeners[0]; return l.Timeouts > 0 && l.Waiting == 0 })
 	connect(t, w.rw).wantServer("db1")
 }
@@ -39,7 +40,7 @@ func TestTurnsOfThoseWhoLeaveAreNotLost(t *testing.T) {
 	c := settings()
 	c.Listeners[0].Admit = 1
 	w := start(t, c)
-	all := crowd(t, w, 70)
+	all, _ := crowd(t, w, 70)
 	w.until("the burst has got in", func(s Stats) bool { return s.Listeners[0].Sessions >= 10 })
 	for _, c := range all {
 		c.Close()

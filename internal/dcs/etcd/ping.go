@@ -71,8 +71,6 @@ func (c *Client) pingOne(ctx context.Context, n *node) error {
 
 // handshake connects without gRPC, whose errors hide the cause. It returns nil where it finds nothing wrong.
 func (c *Client) handshake(ctx context.Context, endpoint string) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return err
@@ -98,7 +96,9 @@ func (c *Client) tlsHandshake(ctx context.Context, conn net.Conn, host string) e
 	}
 	config.NextProtos = []string{"h2"}
 	secure := tls.Client(conn, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
+	limited, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := secure.HandshakeContext(limited); err != nil {
 		if ends(err) && answersPlain(ctx, conn.RemoteAddr().String()) {
 			return speaksPlain(err)
 		}
@@ -118,6 +118,8 @@ func ends(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, sysc
 
 // answersPlain tells whether a server answers a request without TLS.
 func answersPlain(ctx context.Context, address string) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	conn, err := dial(ctx, address)
 	if err != nil {
 		return false

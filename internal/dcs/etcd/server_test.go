@@ -73,7 +73,7 @@ func memberIDs(t *testing.T, endpoint string) (uint64, map[string]uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // a write before it may wait for the disk
 	defer cancel()
 	resp, err := l.cluster.MemberList(ctx, &pb.MemberListRequest{Linearizable: true})
 	if err != nil {

@@ -130,6 +130,7 @@ func TestFates(t *testing.T) {
 		{">P >B >E >S <1 <2 <C", Unknown},
 		{">P >B >E >S", Unknown},
 		{">P >D >S", Lost},
+		{">P >Q <E", Lost}, // all is ignored up to a Sync
 	} {
 		x := Exchange[int]{Status: 'I'}
 		if err := play(t, &x, c.script); err != nil || x.Fate() != c.want {

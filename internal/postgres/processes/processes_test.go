@@ -1,6 +1,7 @@
 package processes
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -156,7 +157,7 @@ func TestAProcessThatMayNotBeLookedAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "list.test")
-	if err := os.WriteFile(program, self, 0o755); err != nil {
+	if err := errors.Join(os.WriteFile(program, self, 0o755), os.Chmod(program, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	child := as(bob, exec.Command(program, "-test.run", "^TestAProcessThatMayNotBeLookedAt$", "-test.v"))

@@ -240,7 +240,7 @@ func (s *server) withhold(kind byte, e entry, m []byte, whole bool) (pass bool, 
 	case kind != 'C' && kind != 'Z' && len(k.stash) == 0:
 		return true, nil
 	}
-	if !whole || len(k.stash)+len(m) > maxStash {
+	if kind == 'G' || !whole || len(k.stash)+len(m) > maxStash { // the server waits for data, and the client does not know
 		s.refuse(lost(frame.Unknown))
 		return false, nil
 	}

@@ -516,9 +516,23 @@ func TestTheDeadlineOfACutEndsWithTheLending(t *testing.T) {
 	o, _, p := pg(t)
 	h := open(t, Transaction, p, size1)
 	a, x := h.hooked(t)
+	a.send(query("SELECT 0"))
+	a.until('Z')
+	var s *server
+	h.door.mu.Lock()
+	for s = range h.door.servers {
+	}
+	h.door.mu.Unlock()
+	cut := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.cutoff
+	}
 	hook := func() { // a switchover, just as an answer is being passed on
 		p.depose("switchover")
-		time.Sleep(50 * time.Millisecond)
+		for !cut() {
+			time.Sleep(time.Millisecond)
+		}
 		p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
 	}
 	x.hook.Store(&hook)

@@ -80,10 +80,10 @@ func TestWhatIsWithheldBehindAFlushIsNotWithheldForEver(t *testing.T) {
 	p := batches(t, func(conn net.Conn, kind byte, _ string) bool { return plain(conn, kind) })
 	h := open(t, Transaction, p, size1)
 	a := h.raw()
-	a.send(bind("") + execute + sync_ + bind("") + execute + "H\x00\x00\x00\x04")
+	a.send(bind("") + execute + sync_ + bind("") + execute + flush)
 	waitSent(t, h)
 	h.door.cancel(&h.only().key)
-	if got := a.reply(1, 5*time.Second); strings.Contains(got, "INSERT") || !strings.Contains(got, "08007") {
+	if got := a.reply(1, patience); strings.Contains(got, "INSERT") || !strings.Contains(got, "08007") {
 		t.Error(got)
 	}
 }
@@ -117,7 +117,7 @@ func TestAnErrorOfOursComesAfterWhatIsWithheld(t *testing.T) {
 		return true
 	})
 	a := cancelsBehindName(t, p, bind("")+execute+parse("s", "y")+sync_)
-	got := a.reply(1, 5*time.Second)
+	got := a.reply(1, patience)
 	if done, refused := strings.Index(got, "INSERT"), strings.Index(got, "42P05"); done < 0 || refused < done {
 		t.Error(got)
 	}
@@ -158,7 +158,7 @@ func TestAnErrorOfOursBehindAFlush(t *testing.T) {
 		}
 		return true
 	})
-	a := cancelsBehindName(t, p, bind("")+execute+parse("s", "y")+"H\x00\x00\x00\x04")
+	a := cancelsBehindName(t, p, bind("")+execute+parse("s", "y")+flush)
 	if code, message := a.told(); code != "08007" {
 		t.Error(code, message)
 	}
@@ -178,7 +178,7 @@ func TestACancelRequestThatMayStillCome(t *testing.T) {
 		return true
 	}, func() { <-over })
 	defer close(over)
-	h := open(t, Session, p, func(o *Options) { size1(o); o.ConnectTimeout = time.Second })
+	h := open(t, Session, p, func(o *Options) { size1(o); o.ConnectTimeout = 3 * time.Second })
 	a := h.raw()
 	a.send(query("BEGIN"))
 	a.until('Z')

@@ -70,14 +70,15 @@ func (o overdue) is(now time.Time) bool {
 // why tells what has lasted too long; nil: nothing. The server is locked.
 func (o overdue) why(now time.Time) *pgwire.Error {
 	s := o.server
-	sent := uint64(s.sent.Load()) + s.turns<<40
-	if s.client == nil || s.since.IsZero() || sent != s.seen {
-		s.seen, s.since = sent, now
+	// Replies to what was flushed come without a turn, and what is being sent is owed a reply before it counts.
+	sent, waits := uint64(s.sent.Load())+s.turns<<40, s.awaited()
+	if s.client == nil || s.since.IsZero() || sent != s.seen || waits != s.waits {
+		s.seen, s.waits, s.since = sent, waits, now
 		return nil
 	}
 	took := now.Sub(s.since)
 	switch {
-	case s.awaited() && o.query > 0 && took >= o.query:
+	case waits && o.query > 0 && took >= o.query:
 		return s.tooLong("57014", "query_timeout")
 	case s.paused() && o.pause > 0 && took >= o.pause:
 		return s.tooLong("25P03", "idle_transaction_timeout")
@@ -88,9 +89,11 @@ func (o overdue) why(now time.Time) *pgwire.Error {
 // awaited tells whether the client is to get something that is not there yet. The server is locked.
 func (s *server) awaited() bool { return s.x.Owes() || len(s.cancelled.stash) > 0 }
 
-// paused tells whether the client keeps the connection, and it is the client's turn: to go on with its transaction or with a message, or
-// to read what it has asked for. The server is locked.
-func (s *server) paused() bool { return s.stopped || !s.awaited() && (!s.x.Edge() || s.flushing > 0) }
+// paused tells whether the client keeps the connection, and it is the client's turn: to go on with its transaction, with a message, with
+// its data or to a Sync, or to read what it has asked for. The server is locked.
+func (s *server) paused() bool {
+	return s.stopped || !s.writing && (s.x.Copying() || s.x.Stalled()) || !s.awaited() && (!s.x.Edge() || s.flushing > 0)
+}
 
 // tooLong is what the client is told, unless the end may leave something committed. The server is locked.
 func (s *server) tooLong(code, limit string) *pgwire.Error {

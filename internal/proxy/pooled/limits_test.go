@@ -130,7 +130,7 @@ func (r *raw) told() (code, message string) {
 // committed something, in a transaction too.
 func TestQueryTimeout(t *testing.T) {
 	_, _, p := pg(t)
-	h := open(t, Transaction, p, func(o *Options) { o.Pool.QueryTimeout, o.Pool.DefaultPoolSize = 500*time.Millisecond, 2 })
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.QueryTimeout, o.Pool.DefaultPoolSize = 3*time.Second, 2 })
 	other := h.connect()
 	alone, within := h.raw(), h.raw()
 	alone.send(query("SELECT pg_sleep(60)"))
@@ -213,7 +213,7 @@ func TestALimitOfTimeEndsNobodyWhoHasGoneOn(t *testing.T) {
 	a.send(query("BEGIN; SELECT 'a'"))
 	a.rows("a")
 	late = h.decided(t)
-	a.send(query("SELECT 'on' FROM pg_sleep(0.3)"))
+	a.send(query("SELECT 'on' FROM pg_sleep(3)"))
 	pgtest.Eventually(t, "the query is on its way", func() error {
 		late.server.mu.Lock()
 		defer late.server.mu.Unlock()
@@ -226,24 +226,59 @@ func TestALimitOfTimeEndsNobodyWhoHasGoneOn(t *testing.T) {
 	a.rows("on")
 }
 
-// TestAPauseBehindWhatWasExecutedIsOfUnknownOutcome: a COMMIT takes effect before its Sync.
+// TestAPauseBehindWhatWasExecutedIsOfUnknownOutcome: a COMMIT takes effect before its Sync, whether the client asks for the reply or not.
 func TestAPauseBehindWhatWasExecutedIsOfUnknownOutcome(t *testing.T) {
 	_, _, p := pg(t)
 	h := open(t, Transaction, p, func(o *Options) { o.Pool.IdleTransactionTimeout = 3 * time.Second })
+	for asks, last := range map[string]string{flush: "C", "": "Z"} {
+		a := h.raw()
+		a.send(query("BEGIN"))
+		a.until('Z')
+		a.send(parse("", "COMMIT") + bind("") + execute + asks)
+		if last == "C" {
+			a.until('C')
+		}
+		if code, message := a.told(); code != "08007" || message != "FATAL idle_transaction_timeout" {
+			t.Errorf("%s %s", code, message)
+		}
+	}
+}
+
+// TestAPauseWithinCopyDataIsAPause: the server waits for the client's data, and an answer is owed all the time.
+func TestAPauseWithinCopyDataIsAPause(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.IdleTransactionTimeout = 3 * time.Second })
 	a := h.raw()
-	a.send(query("BEGIN; CREATE TABLE i (n int)"))
-	a.until('Z')
-	a.send(parse("", "COMMIT") + bind("") + execute + "H\x00\x00\x00\x04")
-	a.until('C')
+	a.send(query("CREATE TEMP TABLE i (n int); COPY i FROM STDIN"))
+	a.until('G')
+	for range 4 { // longer than the limit
+		a.send(string(frame.Append(nil, 'd', "1\n")))
+		time.Sleep(time.Second)
+	}
 	if code, message := a.told(); code != "08007" || message != "FATAL idle_transaction_timeout" {
 		t.Errorf("%s %s", code, message)
+	}
+}
+
+// TestAPauseBeginsWithTheReply: a statement that is flushed is not the client's pause, however long it takes.
+func TestAPauseBeginsWithTheReply(t *testing.T) {
+	_, _, p := pg(t)
+	const limit = 3 * time.Second
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.IdleTransactionTimeout = limit })
+	a := h.raw()
+	a.send(parse("", "SELECT 'slow' FROM pg_sleep(4)") + bind("") + execute + flush)
+	a.until('C')
+	time.Sleep(limit / 3)
+	a.send(sync_)
+	if kinds, _ := a.until('Z'); kinds != "Z" {
+		t.Error("a client that was waiting is told", kinds)
 	}
 }
 
 // TestAMessageThatIsNotFinishedIsAPause: the server connection is the client's meanwhile, and no statement runs.
 func TestAMessageThatIsNotFinishedIsAPause(t *testing.T) {
 	_, _, p := pg(t)
-	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.IdleTransactionTimeout = 3 * time.Second })
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.IdleTransactionTimeout = 6 * time.Second })
 	a, b := h.raw(), h.raw()
 	long := query("SELECT '" + strings.Repeat("x", 3*largeBuffer) + "'")
 	a.send(long[:2*largeBuffer])
@@ -255,10 +290,10 @@ func TestAMessageThatIsNotFinishedIsAPause(t *testing.T) {
 	// Who goes on in time is left alone, and so is who waits for an answer.
 	for i := 0; i < len(long); i += largeBuffer {
 		b.send(long[i:min(len(long), i+largeBuffer)])
-		time.Sleep(1200 * time.Millisecond) // all of them together take longer than the limit
+		time.Sleep(1800 * time.Millisecond) // all of them together take longer than the limit
 	}
 	b.rows("x")
-	b.send(query("SELECT 'b' FROM pg_sleep(4)"))
+	b.send(query("SELECT 'b' FROM pg_sleep(7)"))
 	b.rows("b")
 }
 
@@ -274,9 +309,9 @@ func TestWhoDoesNotReadLosesItsServer(t *testing.T) {
 	reads, goOn := make(chan int), make(chan int)
 	hook := func() { close(reads); <-goOn }
 	x.hook.Store(&hook)
+	b := h.only()
 	a.send(query("SELECT"))
 	<-reads
-	b := h.only()
 	pgtest.Eventually(t, "it has no server any more", func() error {
 		if !b.doomed.Load() {
 			return errUnasked

@@ -2,6 +2,7 @@ package pooled
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -59,6 +60,36 @@ func TestStatementsAreSharedByThoseWhoMeanTheSame(t *testing.T) {
 	tokyo.rows("2023-12-31 15:00:00")
 }
 
+// TestStatementsOfPassingSettingsAreNotShared: a setting that has changed back before the end of its batch is never reported.
+func TestStatementsOfPassingSettingsAreNotShared(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	const midnight = "SELECT ('2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::text"
+	run := func(sql string) string { return parse("", sql) + bind("") + execute }
+	for name, set := range map[string]string{
+		"for its transaction":          run("BEGIN") + run("SELECT set_config('TimeZone', 'Asia/Tokyo', true)"),
+		"in a transaction that failed": run("SELECT set_config('TimeZone', 'Asia/Tokyo', false)"),
+		"by a portal that is not done": run("BEGIN") + parse("", "SELECT set_config('TimeZone', 'Asia/Tokyo', true) FROM generate_series(1, 2)") + bind("") + "E\x00\x00\x00\x09\x00\x00\x00\x00\x01",
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := h.raw(), h.raw()
+			own := midnight + " -- " + name
+			play(a, query("SET TimeZone = 'UTC'"))
+			play(b, query("SET TimeZone = 'UTC'"))
+			end := run("COMMIT")
+			if strings.Contains(name, "failed") {
+				end = run("SELECT 1/0")
+			}
+			if got := play(a, set+parse("s", own)+bind("s")+execute+end+sync_); !strings.Contains(got, "2023-12-31 15:00:00") {
+				t.Error("the settings do not change:", got)
+			}
+			if got := play(b, parse("s", own)+bind("s")+execute+sync_); !strings.Contains(got, "2024-01-01 00:00:00") {
+				t.Error("another client executes what was meant otherwise:", got)
+			}
+		})
+	}
+}
+
 // TestStatementsAreKeptBehindBegin: drivers send BEGIN and the first statement of a transaction at once.
 func TestStatementsAreKeptBehindBegin(t *testing.T) {
 	_, _, p := pg(t)
@@ -70,9 +101,9 @@ func TestStatementsAreKeptBehindBegin(t *testing.T) {
 		h.door.mu.Lock()
 		defer h.door.mu.Unlock()
 		for s := range h.door.servers {
-			for _, c := range s.statements.has {
-				all = append(all, c)
-			}
+			s.mu.Lock()
+			all = slices.AppendSeq(all, maps.Values(s.statements.has))
+			s.mu.Unlock()
 		}
 		return all
 	}
@@ -93,7 +124,7 @@ func TestStatementsAreKeptBehindBegin(t *testing.T) {
 // TestHoldTimeoutIsNotForABusyPool: who has waited for a place in its pool is not refused because there is no server for a moment.
 func TestHoldTimeoutIsNotForABusyPool(t *testing.T) {
 	o, _, p := pg(t)
-	const hold = 3 * time.Second
+	const hold = 5 * time.Second
 	h := open(t, Transaction, p, func(o *Options) { size1(o); o.HoldTimeout = hold })
 	a, b := h.raw(), h.raw()
 	a.send(query("BEGIN"))

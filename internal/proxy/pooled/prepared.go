@@ -19,6 +19,7 @@ type statement struct {
 	rows    bool   // it is known to return rows
 	made    bool   // the client was told that it is there
 	of      params // the settings by which it has its name
+	batch   uint64 // in which it was given its name
 }
 
 // replies, as the length that is wanted, says that the messages before have to be answered first.
@@ -28,8 +29,8 @@ const replies = -1
 type prepared struct {
 	named map[string]*statement
 	bytes int // what they take
-	// changed is the batch in which a name was last given or closed. Whether that is done, nobody knows before its end.
-	changed uint64
+	// closed are names, and the batch in which each was closed last. Whether that is done, nobody knows before its end.
+	closed map[string]uint64
 	// meaning is what the client's settings make of a text, as it was for of last.
 	meaning string
 	of      params
@@ -214,7 +215,9 @@ func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want i
 		s.statements.batch++
 	case 'c', 'f':
 		s.x.CopyEnd()
-	case 'd', 'H':
+	case 'H':
+		s.x.Flush()
+	case 'd':
 	case 'E':
 		if size > len(m) {
 			return size, nil
@@ -266,23 +269,21 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 	}
 	switch kind {
 	case 'P':
-		if c.prepared.named[string(name)] != nil && s.x.Ends() && !s.x.Copying() {
-			return replies, nil // the batch that is to make the statement may fail, and any may drop it: only then is the name taken
+		// The batch that is to make the statement may fail, and any may drop it: only then is the name taken. One that closes it may fail, too.
+		if st := c.prepared.named[string(name)]; pending(s) && (st != nil || c.prepared.doubts(nil, name, s)) {
+			return replies, nil
 		}
 		if len(name) > 0 && whole && c.prepared.bytes+size > maxNamed {
 			return 0, &pgwire.Error{Code: "53200", Message: "too many prepared statements", Hint: "Close those that are not needed any more."}
 		}
-		if len(name) > 0 {
-			c.prepared.changed = s.statements.batch
-		}
 		c.parse(s, p, i, m, size, name, whole)
 	case 'C':
 		if len(name) > 0 {
-			c.prepared.changed = s.statements.batch
+			c.prepared.close(string(name), s)
 		}
 		c.close(s, p, i, size, before, name)
 	default:
-		if len(name) > 0 && c.prepared.doubts(c.prepared.named[string(name)], s) {
+		if len(name) > 0 && pending(s) && c.prepared.doubts(c.prepared.named[string(name)], name, s) {
 			return replies, nil
 		}
 		c.use(s, p, i, kind, size, before, name)
@@ -290,9 +291,27 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 	return 0, nil
 }
 
-// doubts tells whether it depends on a batch that is not answered yet that a name is this statement's, or, with nil, that it is none's.
-func (pr *prepared) doubts(st *statement, s *server) bool {
-	return (st == nil || !st.made) && pr.changed != s.statements.batch && s.x.Ends() && !s.x.Copying()
+// pending tells whether a batch before this one is not answered yet, and will be.
+func pending(s *server) bool { return s.x.Ends() && !s.x.Copying() }
+
+// doubts tells whether it depends on a batch before that a name is this statement's, or, with nil, that it is none's.
+func (pr *prepared) doubts(st *statement, name []byte, s *server) bool {
+	if st != nil {
+		return !st.made && st.batch != s.statements.batch
+	}
+	in, ok := pr.closed[string(name)]
+	return ok && in != s.statements.batch
+}
+
+// close notes that a name is being closed.
+func (pr *prepared) close(name string, s *server) {
+	if !s.x.Ends() {
+		clear(pr.closed) // all of that is settled
+	}
+	if pr.closed == nil {
+		pr.closed = map[string]uint64{}
+	}
+	pr.closed[name] = s.statements.batch
 }
 
 // nameIn finds the name of a statement in a body, and what stands before it. Describe and Close of a portal have none:
@@ -346,7 +365,7 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		p.out = frame.Append(p.out, 'P', old.name, "\x00", harmless)
 		s.x.Extended(entry{Kind: 'P', Note: &statement{name: old.name, client: old.client, twice: true}})
 	default:
-		st := &statement{name: c.nameOf(string(body)), client: string(name), body: string(body), of: c.params}
+		st := &statement{name: c.nameOf(string(body)), client: string(name), body: string(body), of: c.params, batch: s.statements.batch}
 		pr.add(st)
 		p.open(&c.door.buffers)
 		p.upTo(i, size)

@@ -23,6 +23,7 @@ func query(sql string) string     { return string(frame.Append(nil, 'Q', sql, "\
 const (
 	execute = "E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
 	sync_   = "S\x00\x00\x00\x04"
+	flush   = "H\x00\x00\x00\x04"
 )
 
 // TestRepliesAreThoseOfAServer plays the same messages to a session of its own and through the pool: the replies have the same
@@ -65,6 +66,10 @@ func TestRepliesAreThoseOfAServer(t *testing.T) {
 		{"close that is skipped", parse("s", "SELECT 1") + sync_ + "|" + parse("x", "SELEC") + closing("s") + sync_ + "|" + bind("s") + execute + sync_},
 		{"made anew, but skipped", parse("s", "SELECT 1") + sync_ + "|" + parse("x", "SELEC") + closing("s") + parse("s", "SELECT 2") + sync_ + "|" + bind("s") + execute + sync_},
 		{"made and closed, but skipped", parse("x", "SELEC") + parse("s", "SELECT 1") + closing("s") + sync_ + "|" + bind("s") + execute + sync_},
+		{"another name behind what was skipped", parse("s", "SELECT 'old'") + sync_ + "|" + parse("x", "SELEC") + closing("s") + parse("s", "SELECT 'new'") + sync_ + parse("t", "SELECT 2") + bind("s") + execute + sync_},
+		{"another name behind a parse that was skipped", parse("x", "SELEC") + parse("s", "SELECT 1") + sync_ + parse("t", "SELECT 2") + bind("s") + execute + sync_},
+		{"the name anew behind a close that was skipped", parse("s", "SELECT 'old'") + sync_ + "|" + parse("x", "SELEC") + closing("s") + sync_ + parse("s", "SELECT 'new'") + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
+		{"another close behind a close that was skipped", parse("s", "SELECT 'old'") + sync_ + "|" + parse("x", "SELEC") + closing("s") + sync_ + closing("t") + bind("s") + execute + sync_},
 		{"function call keeps the unnamed", parse("", "SELECT 1") + sync_ + string(frame.Append(nil, 'F', "\x00\x00\x00\x59\x00\x00\x00\x00\x00\x00")) + bind("") + execute + sync_},
 		{"many names", parse("a", "SELECT 1") + parse("b", "SELECT 2") + parse("c", "SELECT 3") + parse("d", "SELECT 4") + sync_ + "|" + bind("a") + execute + bind("b") + execute + bind("c") + execute + bind("d") + execute + sync_},
 		{"sql prepared", query("BEGIN") + "|" + query("PREPARE s AS SELECT 7") + "|" + bind("s") + execute + sync_ + "|" + query("COMMIT")},
@@ -132,14 +137,14 @@ func TestANameThatMayBeTakenWaitsForItsBatchOnly(t *testing.T) {
 	a.send(parse("s1", "SELECT pg_sleep(0.2)") + query("SELECT pg_sleep(0.2)") + sync_)
 	a.reply(2, patience)
 	a.send(query("SELECT pg_sleep(0.3)") + parse("s2", "SELECT 1") + sync_ + parse("x", "SELECT 1") + parse("s2", "SELECT 2") + sync_)
-	got := a.reply(3, 4*time.Second)
+	got := a.reply(3, patience)
 	if strings.Count(got, "Z(") != 3 {
 		t.Error("a hangs:", got)
 	}
 	a.Close()
 	time.Sleep(300 * time.Millisecond)
 	b.send(query("SELECT 42"))
-	if got := b.reply(1, 4*time.Second); !strings.Contains(got, "42") {
+	if got := b.reply(1, patience); !strings.Contains(got, "42") {
 		t.Error("a is gone, and holds its server still: b gets", got)
 	}
 }

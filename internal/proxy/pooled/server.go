@@ -60,6 +60,7 @@ type server struct {
 	params            params
 	statements        statements
 	rows              bool   // since the last CommandComplete
+	unsettled         bool   // since the last ReadyForQuery something was run that may have changed settings, and changed them back
 	failed            bool   // an error came since the last ReadyForQuery
 	inject            []byte // for the client, after what was passed on
 	ended             *task
@@ -69,8 +70,9 @@ type server struct {
 	unheard   bool
 	outcome   frame.Fate // when the connection ended
 	turns     uint64
-	seen      uint64    // turns, when limits of time were looked at last
-	since     time.Time // of that
+	seen      uint64    // what was sent, and turns, when limits of time were looked at last
+	waits     bool      // and whether the client was to get something
+	since     time.Time // that has not changed since then
 	used      time.Time // when it was given back last
 	cancelled cancelled
 }
@@ -276,8 +278,12 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	case 'E':
 		s.failed, s.rows = true, false
 		s.statements.unnamed = unknown // a query that failed early has left it
-	case 's', 'I', 'Z':
+	case 's':
+		s.rows, s.unsettled = false, true
+	case 'I':
 		s.rows = false
+	case 'Z':
+		s.rows, s.unsettled = false, false
 	case 'D':
 		s.rows = true
 	case 'T':
@@ -374,6 +380,8 @@ func (s *server) answered(kind byte, e entry, m []byte) bool {
 		return true
 	case kind == 'T' && e.Kind == 'D' && e.Note != nil:
 		e.Note.rows = true
+	case kind == '1' && e.Note != nil && !e.Note.unnamed && s.unsettled: // by what settings it was parsed is not known
+		s.statements.distrust(e.Note.name)
 	case kind == '1' && e.Note != nil && !e.Note.unnamed:
 		s.statements.confirm(e.Note)
 	}
@@ -461,6 +469,7 @@ func field(body []byte, code byte) []byte {
 // tag looks at a CommandComplete for what outlives a transaction.
 func (s *server) tag(body []byte, e entry, rows bool) {
 	tag, _, _ := frame.Text(body)
+	s.unsettled = s.unsettled || !transactional(tag)
 	switch {
 	case string(tag) == "DISCARD ALL", string(tag) == "DEALLOCATE ALL":
 		s.statements.forget()
@@ -478,6 +487,15 @@ func (s *server) tag(body []byte, e entry, rows bool) {
 	case !passing(tag):
 		s.dirty = true
 	}
+}
+
+// transactional tells whether a command does nothing but begin or end a transaction, or a part of one.
+func transactional(tag []byte) bool {
+	switch string(tag) {
+	case "BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE":
+		return true
+	}
+	return false
 }
 
 // passing tells whether what a command did ends with its transaction at the latest. EXPLAIN ANALYZE does what it explains.

@@ -168,6 +168,24 @@ func TestAFatalErrorWhileASuccessIsWithheldIsUnknown(t *testing.T) {
 	}
 }
 
+// TestACopyBehindWhatIsWithheldIsNotWaitedFor: the server waits for data, and the client for the word that it does.
+func TestACopyBehindWhatIsWithheldIsNotWaitedFor(t *testing.T) {
+	gotCancel := make(chan int)
+	p := fake(t, func(conn net.Conn, _ string) bool {
+		<-gotCancel
+		conn.Write(frame.Append(frame.Append(nil, 'C', "UPDATE 1\x00"), 'G', "\x00\x00\x01\x00\x00"))
+		return true
+	}, func() { close(gotCancel) })
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(query("UPDATE; COPY"))
+	waitSent(t, h)
+	go h.door.cancel(&h.only().key)
+	if code, message := a.told(); code != "08007" {
+		t.Error(code, message)
+	}
+}
+
 // TestACommitBeforeATransactionThatIsOpenIsMadeSureOf pipelines BEGIN behind a statement that commits by itself.
 func TestACommitBeforeATransactionThatIsOpenIsMadeSureOf(t *testing.T) {
 	gotCancel := make(chan int)
