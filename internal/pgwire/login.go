@@ -49,6 +49,8 @@ var (
 	ErrCredential = errors.New("the credential does not serve this server")
 	// ErrNoTLS: SSLMode wants TLS, and the server has none.
 	ErrNoTLS = errors.New("the server has no TLS")
+	// ErrCertificate: the server's certificate is not what SSLMode wants.
+	ErrCertificate = errors.New("the server's certificate is not accepted")
 	// ErrImposter: the server began a SCRAM exchange and did not prove that it knows the secret.
 	ErrImposter = errors.New("the server did not prove that it knows the password")
 )

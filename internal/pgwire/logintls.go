@@ -51,7 +51,12 @@ func towards(mode SSLMode, config *tls.Config, host string) *tls.Config {
 	c.InsecureSkipVerify = true // VerifyConnection does it
 	c.VerifyConnection = nil
 	if mode.verifies() {
-		c.VerifyConnection = func(s tls.ConnectionState) error { return verifyServer(s, c.RootCAs, mode, host) }
+		c.VerifyConnection = func(s tls.ConnectionState) error {
+			if err := verifyServer(s, c.RootCAs, mode, host); err != nil {
+				return fmt.Errorf("%w: %w", ErrCertificate, err)
+			}
+			return nil
+		}
 	}
 	return c
 }

@@ -319,19 +319,30 @@ func (b *Book[S, W]) Failed(p *Pool[S, W], why error, now time.Time) {
 	b.planAll(now)
 }
 
+// Abandoned says that a connection which an Open step asked for came to nothing, since what it was opened for has ended meanwhile. The next
+// one is opened at once.
+func (b *Book[S, W]) Abandoned(p *Pool[S, W], now time.Time) {
+	p.opening--
+	p.database.conns--
+	p.user.conns--
+	b.planAll(now)
+}
+
 func (b *Book[S, W]) fail(w *Waiter[S, W], why error) {
 	p := w.pool
 	p.unlink(w)
 	b.steps = append(b.steps, Step[S, W]{Do: Fail, Pool: p, Waiter: w, Why: why})
 }
 
-// Retire closes a connection: now if it is idle, else when it is returned.
-func (b *Book[S, W]) Retire(c *Conn[S, W], now time.Time) {
+// Retire closes a connection: now if it is idle, else when it is returned. It tells whether that is news.
+func (b *Book[S, W]) Retire(c *Conn[S, W], now time.Time) (news bool) {
+	news = !c.retired && c.state != closing && c.state != gone
 	c.retired = true
 	if c.state == idle {
 		c.pool.drop(c)
 		b.shut(c, now)
 	}
+	return news
 }
 
 // Trim closes idle connections that pools have too many of since their settings have changed; those that are lent are closed
@@ -407,30 +418,50 @@ func (p *Pool[S, W]) shared() bool {
 	return s.MaxDatabase > 0 && p.database.conns >= s.MaxDatabase || s.MaxUser > 0 && p.user.conns >= s.MaxUser
 }
 
-// evict closes the longest idle connection of another pool that shares a limit with p, if such a limit is reached.
+// evict closes, for each limit across pools that is reached, the longest idle connection of another pool that shares it. Nothing is closed
+// for one limit while nothing can be had for the other.
 func (b *Book[S, W]) evict(p *Pool[S, W], now time.Time) {
 	s := p.settings
-	byDatabase := s.MaxDatabase > 0 && p.database.conns >= s.MaxDatabase
-	byUser := s.MaxUser > 0 && p.user.conns >= s.MaxUser
-	if !byDatabase && !byUser {
-		return
+	var victims []*Conn[S, W]
+	for _, limit := range []struct {
+		reached bool
+		shares  func(*Pool[S, W]) bool
+	}{
+		{s.MaxDatabase > 0 && p.database.conns >= s.MaxDatabase, func(q *Pool[S, W]) bool { return q.database == p.database }},
+		{s.MaxUser > 0 && p.user.conns >= s.MaxUser, func(q *Pool[S, W]) bool { return q.user == p.user }},
+	} {
+		if !limit.reached {
+			continue
+		}
+		oldest, leaving := b.oldest(func(q *Pool[S, W]) bool { return q != p && limit.shares(q) })
+		switch {
+		case leaving:
+		case oldest == nil:
+			return
+		default:
+			victims = append(victims, oldest)
+		}
 	}
-	var oldest *Conn[S, W]
+	for _, c := range victims {
+		c.pool.drop(c)
+		b.shut(c, now)
+	}
+}
+
+// oldest is the longest idle connection of those pools, unless one of theirs is on its way out already.
+func (b *Book[S, W]) oldest(of func(*Pool[S, W]) bool) (oldest *Conn[S, W], leaving bool) {
 	for _, q := range b.order {
-		if q == p || byDatabase && q.database != p.database || byUser && q.user != p.user {
+		if !of(q) {
 			continue
 		}
 		if q.closing > 0 {
-			return // one is on its way out already
+			return nil, true
 		}
 		if len(q.idle) > 0 && (oldest == nil || q.idle[0].since.Before(oldest.since)) {
 			oldest = q.idle[0]
 		}
 	}
-	if oldest != nil {
-		oldest.pool.drop(oldest)
-		b.shut(oldest, now)
-	}
+	return oldest, false
 }
 
 // Tick does what time asks for: waiters that waited too long fail with tooLong, connections that are too old or idle for
@@ -491,11 +522,12 @@ func (p *Pool[S, W]) Counts(now time.Time) Counts {
 	return c
 }
 
-// Expire fails all waiters that have waited for at least limit.
-func (b *Book[S, W]) Expire(limit time.Duration, now time.Time, why error) {
+// Expire fails all waiters that have waited for at least limit, and tells how many.
+func (b *Book[S, W]) Expire(limit time.Duration, now time.Time, why error) (n int) {
 	for _, p := range b.order {
-		for p.first != nil && now.Sub(p.first.since) >= limit {
+		for ; p.first != nil && now.Sub(p.first.since) >= limit; n++ {
 			b.fail(p.first, why)
 		}
 	}
+	return n
 }

@@ -175,11 +175,14 @@ func (d *desk) actions() map[string]func(*rapid.T) {
 		},
 		"failed": func(t *rapid.T) {
 			if p := d.begun(); p != nil {
-				var why error
-				if rapid.Bool().Draw(t, "for good") {
-					why = errors.New("wrong password")
+				switch rapid.IntRange(0, 2).Draw(t, "how") {
+				case 0:
+					d.b.Abandoned(p, d.now)
+				case 1:
+					d.b.Failed(p, nil, d.now)
+				case 2:
+					d.b.Failed(p, errors.New("wrong password"), d.now)
 				}
-				d.b.Failed(p, why, d.now)
 			}
 		},
 		"closed": func(*rapid.T) {
@@ -382,6 +385,52 @@ func TestAfterAFailureConnectionsAreOpenedOneByOne(t *testing.T) {
 	b.Opened(p, 1, now)
 	if s := b.Steps(); len(s) != 3 || s[0].Do != Lend || s[1].Do != Open || s[2].Do != Open {
 		t.Fatalf("after a success: %+v", s)
+	}
+}
+
+// TestTwoLimitsAreMadeRoomFor: a connection of the same database and one of the same user have to go, or none.
+func TestTwoLimitsAreMadeRoomFor(t *testing.T) {
+	b := New[int, int]()
+	set, now := Settings{Size: 1, MaxDatabase: 1, MaxUser: 1}, time.Unix(0, 0)
+	opened := func(k Key) *conn {
+		p := b.Pool(k, set)
+		b.Checkout(p, &waiter{}, now)
+		c := b.Opened(p, 1, now)
+		b.Steps()
+		return c
+	}
+	first, second := opened(Key{"d", "v"}), opened(Key{"e", "u"})
+	p := b.Pool(Key{"d", "u"}, set)
+	b.Return(first, now)
+	b.Checkout(p, &waiter{}, now)
+	if s := b.Steps(); len(s) != 0 {
+		t.Fatalf("one is closed in vain: %+v", s)
+	}
+	b.Return(second, now)
+	b.Tick(now, nil)
+	if s := b.Steps(); len(s) != 2 || s[0].Conn != first || s[1].Conn != second || s[0].Do != Close || s[1].Do != Close {
+		t.Fatalf("both are idle: %+v", s)
+	}
+	b.Closed(first, now)
+	b.Closed(second, now)
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Open || s[0].Pool != p {
+		t.Fatalf("both are closed: %+v", s)
+	}
+}
+
+// TestAfterAnAbandonedOpeningThereIsNoPause: only a connection that could not be had is followed by one.
+func TestAfterAnAbandonedOpeningThereIsNoPause(t *testing.T) {
+	b := New[int, int]()
+	p, now := b.Pool(Key{"d", "u"}, Settings{Size: 1, RetryAfter: time.Second}), time.Unix(0, 0)
+	b.Checkout(p, &waiter{}, now)
+	b.Steps()
+	b.Abandoned(p, now)
+	if s := b.Steps(); len(s) != 1 || s[0].Do != Open {
+		t.Fatalf("after one that was abandoned: %+v", s)
+	}
+	b.Failed(p, nil, now)
+	if s := b.Steps(); len(s) != 0 {
+		t.Fatalf("after one that failed: %+v", s)
 	}
 }
 

@@ -69,9 +69,9 @@ func collectListener(out chan<- prometheus.Metric, scope string, l ListenerStats
 	}{
 		{metric{prometheus.GaugeValue, "waiting", "Connections that wait for a server.", labels}, float64(l.Waiting)},
 		{metric{prometheus.GaugeValue, "oldest_wait_seconds", "How long the oldest of them has waited.", labels}, l.OldestWait},
-		{metric{prometheus.CounterValue, "held_total", "Connections that had to wait.", labels}, float64(l.Held)},
-		{metric{prometheus.CounterValue, "hold_timeouts_total", "Connections closed after hold_timeout.", labels}, float64(l.Timeouts)},
-		{metric{prometheus.CounterValue, "rejected_total", "Connections closed because too many waited.", labels}, float64(l.Rejected)},
+		{metric{prometheus.CounterValue, "held_total", "Connections that had to wait; in the pooled modes, transactions.", labels}, float64(l.Held)},
+		{metric{prometheus.CounterValue, "hold_timeouts_total", "Waits that hold_timeout has ended.", labels}, float64(l.Timeouts)},
+		{metric{prometheus.CounterValue, "rejected_total", "Connections closed because too many waited; in the pooled modes, because there were max_client_conn.", labels}, float64(l.Rejected)},
 		{metric{prometheus.CounterValue, "reset_sessions_total", "Sessions reset at a change of leader or replicas.", labels}, float64(l.Reset)},
 	} {
 		out <- m.of(m.value, scope, l.Listen, l.Target)

@@ -244,3 +244,23 @@ func reply(conn net.Conn) (column string, err error) {
 		}
 	}
 }
+
+// TestPooledRefusalsAreCounted: whoever is turned away leaves a trace in the numbers and in the log.
+func TestPooledRefusalsAreCounted(t *testing.T) {
+	c := pooledSettings("transaction")
+	c.Listeners[0].HoldTimeout, c.Listeners[0].Pool.MaxClientConn = time.Second, 1
+	w := start(t, c)
+	w.show(cluster.Snapshot{})
+	waits := knock(t, w.rw, "postgres", "postgres")
+	w.until("one waits", func(s Stats) bool { return s.Listeners[0].Waiting == 1 })
+	if _, err := reply(knock(t, w.rw, "postgres", "postgres")); err == nil || !strings.Contains(err.Error(), "53300") {
+		t.Errorf("one more than max_client_conn: %v", err)
+	}
+	if _, err := reply(waits); err == nil || !strings.Contains(err.Error(), "57P03") {
+		t.Errorf("without a server: %v", err)
+	}
+	w.until("both are counted, and one wait", func(s Stats) bool {
+		l := s.Listeners[0]
+		return l.Rejected == 1 && l.Timeouts == 1 && l.Held == 1
+	})
+}

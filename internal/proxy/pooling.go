@@ -13,7 +13,7 @@ import (
 
 // terms are those on which a pooled listener lends, as the configuration says.
 func terms(l *listener, p *config.Proxy, c config.Listener) (pooled.Terms, error) {
-	accept, server, err := login.Read(login.Options{Auth: p.Auth, TLS: p.TLS, Cluster: &pool{l}, HostOf: hostOf})
+	accept, server, err := login.Read(login.Options{Auth: p.Auth, TLS: p.TLS, Cluster: &pool{l}, HostOf: hostOf, ConnectTimeout: c.ConnectTimeout})
 	if err != nil {
 		return pooled.Terms{}, err
 	}
@@ -40,6 +40,17 @@ func (p *pool) Why() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return route(b.view(time.Now()), p.l.ledger.rule, p.l.ledger.loads()).why
+}
+
+// Unfit are, of a pool of replicas, the servers that new sessions are not led to, while they are led to others.
+func (p *pool) Unfit() map[string]bool {
+	b, l := p.l.board, p.l.ledger
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !l.rule.replica {
+		return nil
+	}
+	return unfit(b.view(time.Now()), l.rule)
 }
 
 // Connect opens a connection to the chosen server, in its turn, and enters it as a session of the board.
@@ -174,9 +185,10 @@ func (p *PoolStats) add(q PoolStats) {
 	p.lendings, p.waits = p.lendings.Plus(q.lendings), p.waits.Plus(q.waits)
 }
 
-// pooled adds the pools to a listener's numbers.
-func (l *ListenerStats) pooled(pools []pooled.Stats) {
-	for _, s := range pools {
+// pooled adds the pools of a door to a listener's numbers.
+func (l *ListenerStats) pooled(d *pooled.Door) {
+	l.Timeouts, l.Rejected = d.Refusals()
+	for _, s := range d.Snapshot() {
 		lendings, waits := total(s.Lendings), total(s.Waits)
 		l.Pools = append(l.Pools, PoolStats{
 			Database: shown(s.Database), User: shown(s.User), ClientsActive: s.ClientsActive, ClientsWaiting: s.ClientsWaiting, ServersActive: s.ServersActive,
@@ -185,6 +197,7 @@ func (l *ListenerStats) pooled(pools []pooled.Stats) {
 			Transactions: s.OpenTransactions, LongestTransaction: s.LongestTransaction.Seconds(),
 			LongestIdleTransaction: s.LongestIdleTransaction.Seconds(), lendings: s.Lendings, waits: s.Waits,
 		})
+		l.Held += waits
 		l.Waiting += s.ClientsWaiting
 		l.OldestWait = max(l.OldestWait, s.MaxWait.Seconds())
 	}

@@ -8,13 +8,16 @@ import (
 	"strings"
 
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/proxy/listen"
+	"github.com/havenha/haven/internal/proxy/login"
 	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
 // Reload takes a new configuration into use: listeners come, go and change their settings, and the others are not
 // touched. A listener that goes, or gets another target, resets its sessions; pooled clients keep theirs with any other
 // settings, for which files of users, rules and certificates are read again. If a new port or such a file cannot be had,
-// nothing has changed, unless that port moves from one setting to another; the error says which.
+// nothing has changed. Where a port moves from one setting to another and cannot be had again, the former setting is restored, and the
+// error says which.
 func (p *Proxy) Reload(c *config.Proxy) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -25,7 +28,7 @@ func (p *Proxy) Reload(c *config.Proxy) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("proxy: reload: %w", err)
 	}
-	p.config.Listeners, p.config.Stats = c.Listeners, c.Stats
+	p.config = *c
 	return nil
 }
 
@@ -50,6 +53,9 @@ func (p *Proxy) reloadListeners(c *config.Proxy) error {
 	}
 	was := len(p.listeners)
 	later, err := p.addNew(c, changes, gone)
+	for _, one := range later {
+		err = errors.Join(err, possible(c, one))
+	}
 	if err != nil {
 		for _, l := range p.listeners[was:] {
 			l.close()
@@ -63,9 +69,35 @@ func (p *Proxy) reloadListeners(c *config.Proxy) error {
 	p.remove(gone)
 	var errs []error
 	for _, one := range later {
-		errs = append(errs, p.add(c, one))
+		if err := p.add(c, one); err != nil {
+			errs = append(errs, err, p.restore(gone, one))
+		}
 	}
 	p.sort(c.Listeners)
+	return errors.Join(errs...)
+}
+
+// possible tells what a listener would fail for, beside its port.
+func possible(under *config.Proxy, c config.Listener) error {
+	err := listen.Check(c.Listen, listen.Unix{Group: c.SocketGroup})
+	if c.Pooled() {
+		_, _, unread := login.Read(login.Options{Auth: under.Auth, TLS: under.TLS})
+		err = errors.Join(err, unread)
+	}
+	if err != nil {
+		return fmt.Errorf("listener %s: %w", c.Listen, err)
+	}
+	return nil
+}
+
+// restore opens again what has made room for a listener that could not be opened after all.
+func (p *Proxy) restore(gone []*listener, failed config.Listener) error {
+	var errs []error
+	for _, l := range gone {
+		if old := l.ledger.config; portOf(old.Listen) == portOf(failed.Listen) {
+			errs = append(errs, p.add(&p.config, old))
+		}
+	}
 	return errors.Join(errs...)
 }
 

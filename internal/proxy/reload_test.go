@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +68,51 @@ func TestReloadWithABusyPortChangesNothing(t *testing.T) {
 	writer.wantEcho()
 	connect(t, w.rw).wantServer("db1")
 	connect(t, w.ro).wantServer("db1")
+}
+
+// TestReloadThatCannotBeDoneKeepsTheListener: a port that is to get another mode is not closed for files, groups or directories that are
+// not there.
+func TestReloadThatCannotBeDoneKeepsTheListener(t *testing.T) {
+	c := settings()
+	c.Listeners[0].Listen = dcstest.FreeAddress(t)
+	w := start(t, c)
+	leading(t, w)
+	writer := connect(t, w.rw)
+	writer.wantServer("db1")
+	port := portOf(c.Listeners[0].Listen)
+	for want, change := range map[string]func(*config.Proxy){
+		"auth_file": func(c *config.Proxy) { c.Listeners[0].Mode = "transaction"; c.Auth.File = "/nowhere/users" },
+		"no such group": func(c *config.Proxy) {
+			c.Listeners[0].Listen = t.TempDir() + ":" + port
+			c.Listeners[0].SocketGroup = "haven-no-such-group"
+		},
+		"there is no directory": func(c *config.Proxy) { c.Listeners[0].Listen = "127.0.0.1,/nowhere:" + port },
+	} {
+		next := *c
+		next.Auth = config.ProxyAuth{Type: "scram-sha-256", ClientMode: "disable", ServerMode: "disable"}
+		next.Listeners = slices.Clone(c.Listeners)
+		change(&next)
+		if err := w.proxy.Reload(&next); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		writer.wantEcho()
+		connect(t, w.rw).wantServer("db1")
+	}
+}
+
+// TestReloadRestoresAListener whose place another was to take that could not be opened after all.
+func TestReloadRestoresAListener(t *testing.T) {
+	c := settings()
+	c.Listeners[0].Listen = dcstest.FreeAddress(t)
+	w := start(t, c)
+	leading(t, w)
+	next := *c
+	next.Listeners = slices.Clone(c.Listeners)
+	next.Listeners[0].Listen = "192.0.2.1:" + portOf(c.Listeners[0].Listen) // an address of nobody's (RFC 5737)
+	if err := w.proxy.Reload(&next); err == nil || !strings.Contains(err.Error(), "this host has no such address") {
+		t.Errorf("%v", err)
+	}
+	connect(t, w.rw).wantServer("db1")
 }
 
 func TestReloadMovesAPortFromOneTargetToTheOther(t *testing.T) {

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 func TestReplicas(t *testing.T) {
@@ -73,4 +75,43 @@ func TestReadersGoWhereFewestAre(t *testing.T) {
 	for _, want := range []string{"db3", "db3", "db2"} {
 		connect(t, w.ro).wantServer(want)
 	}
+}
+
+// TestPooledReadersGoWhereNewOnesWould: server connections outlive many transactions, so those to a replica that lags, or to the primary
+// beside a replica that serves again, are given up.
+func TestPooledReadersGoWhereNewOnesWould(t *testing.T) {
+	a, b := newReal(t, "db1"), newReal(t, "db2")
+	w := start(t, pooledSettings("transaction"))
+	show := func(lag, excluded bool) {
+		s := a.leads(1, a, b)
+		s.Status = &cluster.Status{Optime: 1 << 30}
+		replica := &s.Members[1]
+		replica.ReplicationState, replica.XlogLocation = "streaming", 1<<30
+		if lag {
+			replica.XlogLocation -= 20 * mb
+		}
+		if excluded {
+			replica.Tags = map[string]any{"noloadbalance": true}
+		}
+		w.show(s)
+	}
+	show(false, false)
+	reader := dialPooled(t, w.ro)
+	reads := func(m *member) {
+		t.Helper()
+		pgtest.Eventually(t, "it reads from "+m.name, func() error {
+			port, err := portOn(reader)
+			if err == nil && port != m.o.Port {
+				err = fmt.Errorf("from port %d, not %d", port, m.o.Port)
+			}
+			return err
+		})
+	}
+	reads(b)
+	show(true, false)
+	reads(a)
+	show(false, false)
+	reads(b)
+	show(false, true)
+	reads(a)
 }

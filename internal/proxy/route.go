@@ -107,6 +107,22 @@ func primary(v view) choice {
 	return choice{server: s.name, primary: true}
 }
 
+// unfit are the servers that route chooses in no case, while it chooses others. It is pure.
+func unfit(v view, r rule) map[string]bool {
+	c := route(v, r, nil)
+	chosen, ok := v.find(c.server)
+	if !ok {
+		return nil
+	}
+	out, state := map[string]bool{}, judge(v, r, chosen).state
+	for _, s := range v.servers {
+		if judge(v, r, s).state != state || c.primary != s.leads {
+			out[s.name] = true
+		}
+	}
+	return out
+}
+
 // lightest is the server of that state with the fewest sessions; among equals, the one that had the fewest so far, so
 // that short sessions go around.
 func lightest(v view, r rule, loads map[string]load, state State) (name string, ok bool) {

@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -80,6 +83,27 @@ func TestRoute(t *testing.T) {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
 		})
+	}
+}
+
+func TestUnfit(t *testing.T) {
+	ro := rule{replica: true, maxLag: 16 * mb, fallback: true}
+	lags, excluded, fine := standby("db2", lag(20*mb)), standby("db3", func(s *server) { s.excluded = true }), standby("db4", nil)
+	for _, c := range []struct {
+		name string
+		v    view
+		r    rule
+		want string
+	}{
+		{"all are fit but the primary", cast(fine), ro, "db1"},
+		{"one that lags, and one that is excluded", cast(lags, excluded, fine), ro, "db1 db2 db3"},
+		{"the primary is better than one that lags", cast(lags), ro, "db2"},
+		{"one that lags is better than none", cast(lags), rule{replica: true, maxLag: 16 * mb}, ""},
+		{"nothing seen", view{}, ro, ""},
+	} {
+		if got := strings.Join(slices.Sorted(maps.Keys(unfit(c.v, c.r))), " "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
 	}
 }
 

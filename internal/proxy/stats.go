@@ -45,9 +45,9 @@ type ListenerStats struct {
 	OldestWait float64 `json:"oldest_wait_seconds"`
 	// Why says why new connections wait; empty: they do not.
 	Why      string        `json:"why,omitempty"`
-	Held     uint64        `json:"held_total"`     // had to wait
-	Timeouts uint64        `json:"timeouts_total"` // waited for hold_timeout, and were closed
-	Rejected uint64        `json:"rejected_total"` // closed because too many waited
+	Held     uint64        `json:"held_total"`     // had to wait: connections, in the pooled modes transactions
+	Timeouts uint64        `json:"timeouts_total"` // waited for hold_timeout in vain
+	Rejected uint64        `json:"rejected_total"` // closed because too many waited, in the pooled modes: were there
 	Reset    uint64        `json:"reset_total"`    // sessions reset at a change of leader or replicas
 	Servers  []ServerStats `json:"servers"`
 	// Mode is tcp, session, transaction or statement; Pools are those of the latter three.
@@ -77,7 +77,7 @@ func (p *Proxy) Snapshot() Stats {
 	defer p.mu.Unlock()
 	for i := range s.Listeners { // both in the order of the configuration
 		if i < len(p.listeners) && p.listeners[i].door != nil && p.listeners[i].ledger.config.Listen == s.Listeners[i].Listen {
-			s.Listeners[i].pooled(p.listeners[i].door.Snapshot())
+			s.Listeners[i].pooled(p.listeners[i].door)
 		}
 	}
 	return s

@@ -84,7 +84,8 @@ func inject(pids []int, what, path string) (Undo, error) {
 		return nil, fmt.Errorf("inject: %w: install strace", err)
 	}
 	undo := func(context.Context) error {
-		_ = cmd.Process.Signal(syscall.SIGINT) // detaches; it may have ended with the last of its processes
+		// Detaches; it may have ended with the last of its processes. SIGINT would be ignored by what a shell has started in the background.
+		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 		return traced(pids, false)
 	}

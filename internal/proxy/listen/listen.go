@@ -40,6 +40,31 @@ func Open(setting string, u Unix) (out []net.Listener, err error) {
 	return out, nil
 }
 
+// Check tells what Open would fail for beside the addresses themselves: directories and a group of Unix sockets.
+func Check(setting string, u Unix) error {
+	i := strings.LastIndexByte(setting, ':')
+	if i < 0 {
+		return fmt.Errorf("listen on %q: write host:port", setting)
+	}
+	for host := range strings.SplitSeq(setting[:i], ",") {
+		dir := strings.TrimSpace(host)
+		if !filepath.IsAbs(dir) {
+			continue
+		}
+		unlock, err := lock(dir)
+		if err == nil {
+			unlock()
+		}
+		if err == nil && u.Group != "" {
+			_, err = groupID(u.Group)
+		}
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", setting, err)
+		}
+	}
+	return nil
+}
+
 func open(host, port string, u Unix) (net.Listener, error) {
 	if filepath.IsAbs(host) {
 		return bind(SocketFile(host, port), u)

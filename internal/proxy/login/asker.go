@@ -2,7 +2,9 @@ package login
 
 import (
 	"context"
+	"net"
 	"sync"
+	"time"
 
 	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/proxy/pooled"
@@ -17,7 +19,9 @@ type asker struct {
 	hostOf  func(pooled.Seat) string
 	login   pgwire.LoginOptions
 	query   string
-	asking  chan struct{}
+	// patience is how long the server may take to answer.
+	patience time.Duration
+	asking   chan struct{}
 }
 
 // Secret runs auth_query on a connection of its own, so that it holds up neither a pool nor a change of leader.
@@ -39,7 +43,17 @@ func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) 
 	defer seat.Conn().Close()
 	o := a.login
 	o.Host = a.hostOf(seat)
-	server, err := pgwire.Login(ctx, seat.Conn(), o)
+	answered, end := context.WithTimeout(ctx, a.patience)
+	defer end()
+	secret, err := a.ask(answered, seat.Conn(), o, user)
+	if answered.Err() != nil && ctx.Err() == nil {
+		seat.Doubted(ctx, err.Error())
+	}
+	return secret, err
+}
+
+func (a *asker) ask(ctx context.Context, conn net.Conn, o pgwire.LoginOptions, user string) (pgwire.Secret, error) {
+	server, err := pgwire.Login(ctx, conn, o)
 	if err != nil {
 		return pgwire.Secret{}, err
 	}

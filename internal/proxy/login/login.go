@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/pgwire"
@@ -22,6 +23,8 @@ type Options struct {
 	Cluster pooled.Cluster
 	// HostOf names the host of a server, for the verification of its certificate.
 	HostOf func(pooled.Seat) string
+	// ConnectTimeout bounds a lookup of a secret at a server, once there is a connection to it.
+	ConnectTimeout time.Duration
 }
 
 // Read reads all files that the configuration names. An error names the key; then there are no options.
@@ -69,15 +72,20 @@ func secrets(o Options, server pgwire.LoginOptions) (pgwire.Secrets, error) {
 		return noSecrets{}, nil
 	}
 	file, err := pgwire.OpenUserFile(a.File)
-	if err != nil || a.User == "" {
-		return file, err
+	if err != nil {
+		return nil, fmt.Errorf("auth_file: %w", err)
+	}
+	if a.User == "" {
+		return file, nil
 	}
 	own, err := file.Secret(context.Background(), a.User)
 	if err != nil {
 		return nil, fmt.Errorf("auth_user %s is not in auth_file: %w", a.User, err)
 	}
 	server.User, server.Database, server.Credential = a.User, a.Database, own.Credential()
-	return pgwire.First(file, &asker{cluster: o.Cluster, hostOf: o.HostOf, login: server, query: a.Query, asking: make(chan struct{}, maxAsking)}), nil
+	return pgwire.First(file, &asker{
+		cluster: o.Cluster, hostOf: o.HostOf, login: server, query: a.Query, patience: pooled.Patience(o.ConnectTimeout), asking: make(chan struct{}, maxAsking),
+	}), nil
 }
 
 type noSecrets struct{}

@@ -136,6 +136,7 @@ func (s *server) breakOff(why *pgwire.Error) {
 	s.cancelled.calm.Broadcast()
 	s.mu.Unlock()
 	s.in.end()
+	c.ends(why)
 	if !busy {
 		c.lastWords(why)
 	}

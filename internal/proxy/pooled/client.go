@@ -210,9 +210,15 @@ func (c *client) say(err error) {
 	if errors.Is(err, frame.ErrMessage) {
 		err = &pgwire.Error{Code: "08P01", Message: err.Error()}
 	}
+	c.ends(err)
 	if c.part() { // now nobody else writes to it
 		c.lastWords(err)
 	}
+}
+
+// ends notes that the client has to go.
+func (c *client) ends(why error) {
+	c.door.opt.Log.Info("a client was ended", "client", c.conn.RemoteAddr().String(), "user", c.who.User, "database", c.who.Database, "error", why)
 }
 
 // handle uses what was read. It returns the length that the next message has to be there with.

@@ -13,6 +13,8 @@ type Cluster interface {
 	Connect(ctx context.Context, cut func()) (Seat, error)
 	// Why says why there is no server at the moment; empty: there is one.
 	Why() string
+	// Unfit are the servers that get no new connections while others do; connections that they have are to be given up when nobody has them.
+	Unfit() map[string]bool
 }
 
 // Seat is a place at a server, with a connection to it.

@@ -71,6 +71,9 @@ type Stats struct {
 	LongestTransaction, LongestIdleTransaction time.Duration
 }
 
+// Refusals are how many waits hold_timeout has ended, and how many clients were too many.
+func (d *Door) Refusals() (timeouts, rejected uint64) { return d.timeouts.Load(), d.rejected.Load() }
+
 // Snapshot are the pools of now, sorted.
 func (d *Door) Snapshot() []Stats {
 	d.mu.Lock()

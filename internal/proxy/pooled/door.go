@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -82,7 +83,10 @@ type Door struct {
 	control chan struct{} // bounds connections beside the pools
 
 	strangers strangers
+	arrivals  arrivals
 	admitted  atomic.Int64  // clients, those included that log in
+	rejected  atomic.Uint64 // because there were too many
+	timeouts  atomic.Uint64 // waits that hold_timeout has ended
 	unnamed   atomic.Uint64 // unnamed statements so far
 
 	mu      sync.Mutex
@@ -155,10 +159,14 @@ func (d *Door) Serve(conn net.Conn) {
 			d.admitted.Add(-1)
 		}
 	}()
-	who, err := pgwire.Accept(d.ctx, conn, o)
+	ctx, end := context.WithCancel(d.ctx)
+	arrived := d.arrivals.come(conn, end)
+	who, err := pgwire.Accept(ctx, conn, o)
+	arrived()
+	end()
 	known()
 	if err != nil {
-		d.opt.Log.Debug("a client did not get in", "client", conn.RemoteAddr().String(), "error", err)
+		d.turnedAway(conn, err)
 		return
 	}
 	if who.Cancel != nil {
@@ -172,6 +180,16 @@ func (d *Door) Serve(conn net.Conn) {
 		return
 	}
 	d.lead(who)
+}
+
+// turnedAway notes that somebody did not get in. Who was not refused has left, or has said nothing that makes sense.
+func (d *Door) turnedAway(conn net.Conn, err error) {
+	level := slog.LevelDebug
+	var refused *pgwire.Refused
+	if errors.As(err, &refused) {
+		level = slog.LevelInfo
+	}
+	d.opt.Log.Log(d.ctx, level, "a client did not get in", "client", conn.RemoteAddr().String(), "error", err)
 }
 
 func (d *Door) lead(who *pgwire.Client) {
@@ -199,6 +217,7 @@ func (d *Door) admit(who *pgwire.Client) *pgwire.Error {
 	most := int64(d.terms.Load().Pool.MaxClientConn)
 	if n := d.admitted.Add(1); most > 0 && n > most {
 		d.admitted.Add(-1)
+		d.rejected.Add(1)
 		return &pgwire.Error{Code: "53300", Message: "no more connections allowed (max_client_conn)"}
 	}
 	return nil
@@ -256,15 +275,16 @@ func (d *Door) leave(c *client) {
 	d.mu.Unlock()
 }
 
-// Close ends all clients and servers, and returns when all is done.
+// Close ends all clients and servers, and returns when all is done. Those who wait, and those whose transaction it ends, are told so.
 func (d *Door) Close() {
 	d.mu.Lock()
 	d.closed = true
 	var clients []*client
 	for _, c := range d.clients {
-		clients = append(clients, c)
 		if d.book.Leave(&c.waiter) {
-			c.grant <- grant{err: &pgwire.Error{Code: "57P01", Message: "the proxy shuts down"}}
+			c.grant <- grant{err: &pgwire.Error{Code: "57P01", Message: "the proxy shuts down"}} // it leaves by itself then
+		} else {
+			clients = append(clients, c)
 		}
 	}
 	var servers []*server
@@ -273,11 +293,19 @@ func (d *Door) Close() {
 	}
 	d.mu.Unlock()
 	d.end()
-	for _, c := range clients {
-		c.in.end()
-	}
 	for _, s := range servers {
 		s.cut()
+	}
+	told, over := context.WithTimeout(context.Background(), lastWord)
+	defer over()
+	for _, s := range servers {
+		select {
+		case <-s.told:
+		case <-told.Done():
+		}
+	}
+	for _, c := range clients {
+		c.in.end()
 	}
 	d.tasks.Wait()
 }
@@ -315,11 +343,12 @@ func (d *Door) present(there bool, now time.Time) {
 }
 
 func (d *Door) turn(now time.Time) {
-	why := d.opt.Cluster.Why()
+	why, unfit := d.opt.Cluster.Why(), d.opt.Cluster.Unfit()
 	d.mu.Lock()
 	d.present(why == "", now)
 	if hold := d.terms.Load().HoldTimeout; why != "" && hold > 0 && now.Sub(d.without) >= hold { // others wait for a place in their pool
-		d.book.Expire(hold, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", hold, why)})
+		n := d.book.Expire(hold, now, &pgwire.Error{Severity: "ERROR", Code: "57P03", Message: fmt.Sprintf("no server within hold_timeout (%s): %s", hold, why)})
+		d.timeouts.Add(uint64(n))
 	}
 	d.outstayed(now)
 	d.dismiss()
@@ -330,6 +359,7 @@ func (d *Door) turn(now time.Time) {
 			d.book.Retire(a, now)
 		}
 	})
+	d.desert(unfit, now)
 	d.carry()
 	if now.Sub(d.swept) >= sweep {
 		d.swept = now
@@ -352,12 +382,26 @@ func (d *Door) turn(now time.Time) {
 	}
 }
 
+// desert gives up connections to servers that are unfit, one in a tick: so others take their places one by one. The door is locked.
+func (d *Door) desert(unfit map[string]bool, now time.Time) {
+	if len(unfit) == 0 {
+		return
+	}
+	for s := range d.servers {
+		if unfit[s.seat.Server()] && d.book.Retire(s.account, now) {
+			return
+		}
+	}
+}
+
 // looks is how many ticks it takes to look at all who wait: about a second, for each look is a system call.
 const looks = 10
 
 // dismiss ends the waits of clients that have left: nobody reads them meanwhile, so nothing else would notice. The door is locked.
 func (d *Door) dismiss() {
-	d.look = (d.look + 1) % looks
+	if d.look = (d.look + 1) % looks; d.look == 0 {
+		d.arrivals.look()
+	}
 	for pid, c := range d.clients {
 		if pid%looks == d.look && c.waiter.Waits() && c.in.hungUp() {
 			d.book.Leave(&c.waiter)

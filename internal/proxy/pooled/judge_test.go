@@ -1,10 +1,14 @@
 package pooled
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/postgres/pgtest"
@@ -21,6 +25,31 @@ func refusing(t *testing.T, code string) (address string, logins *atomic.Int32) 
 	})
 	t.Cleanup(wait)
 	return address, logins
+}
+
+// TestACertificateThatIsNotAcceptedIsTold: it will not be accepted the next time either.
+func TestACertificateThatIsNotAcceptedIsTold(t *testing.T) {
+	config := selfSigned(t)
+	address, wait := accepting(t, func(conn net.Conn, _ []byte) {
+		_, _ = conn.Write([]byte("S"))
+		_ = tls.Server(conn, config).Handshake()
+	})
+	t.Cleanup(wait)
+	p := newPlace()
+	p.admit(address)
+	h := open(t, Transaction, p, func(o *Options) {
+		o.ServerTLS.SSLMode, o.ServerTLS.TLS = pgwire.SSLVerifyCA, &tls.Config{RootCAs: x509.NewCertPool()}
+	})
+	conn, err := net.Dial("tcp", h.address)
+	pgtest.Must(t, err)
+	defer conn.Close()
+	_, err = conn.Write([]byte("\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"))
+	pgtest.Must(t, err)
+	pgtest.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	told, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(told), "08P01") || !strings.Contains(string(told), "certificate is not accepted") {
+		t.Errorf("%q, %v", told, err)
+	}
 }
 
 // TestWhatARefusedLoginSaysOfTheServer: only a server that says that all of it is down is not what it was taken for. Other troubles that pass are

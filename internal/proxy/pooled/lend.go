@@ -2,6 +2,7 @@ package pooled
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"time"
@@ -12,6 +13,7 @@ import (
 var (
 	errUnasked = errors.New("a message that nobody has asked for")
 	errGone    = errors.New("the connection to the server was lost")
+	errUnfit   = errors.New("server_check_query failed")
 )
 
 // grant is the end of a wait: a server, or why there is none.
@@ -52,10 +54,13 @@ func (c *client) checkout() (s *server, waited bool, err error) {
 	return g.server, true, g.err
 }
 
+// maxUnfit is after how many server connections that answer server_check_query with an error a client is told so: the next ones would, too.
+const maxUnfit = 3
+
 // link gets the client a server connection in its own state, and lends it. It alone makes a server's client something.
 func (c *client) link() error {
 	defer c.linking.Store(false)
-	for {
+	for unfit := 0; ; {
 		s, waited, err := c.checkout()
 		if err != nil {
 			return err
@@ -72,6 +77,12 @@ func (c *client) link() error {
 			s.dismiss()
 			if errors.Is(err, errGone) {
 				continue
+			}
+			if errors.Is(err, errUnfit) {
+				if unfit++; unfit < maxUnfit {
+					continue
+				}
+				err = &pgwire.Error{Code: "08P01", Message: err.Error()}
 			}
 			return err
 		}
@@ -106,7 +117,8 @@ func (s *server) prepare(c *client) error {
 	set := s.lane.set.Load()
 	if set.ServerCheckQuery != "" && (set.ServerCheckDelay <= 0 || c.began.Sub(s.used) >= set.ServerCheckDelay) {
 		if err := s.own(set.ServerCheckQuery); err != nil {
-			return errGone
+			s.door.opt.Log.Info("a server connection has failed server_check_query", "server", s.seat.Server(), "database", s.lane.key.Database, "error", err)
+			return fmt.Errorf("%w: %w", errUnfit, err)
 		}
 	}
 	has := s.values()

@@ -126,6 +126,8 @@ func (c *client) idleFor(now time.Time) time.Duration {
 
 // idleTooLong closes a client that has been idle, and is doomed. It has no server, so it has no part of a message.
 func (c *client) idleTooLong() {
-	c.lastWords(&pgwire.Error{Code: "57P05", Message: "client_idle_timeout"})
+	why := &pgwire.Error{Code: "57P05", Message: "client_idle_timeout"}
+	c.ends(why)
+	c.lastWords(why)
 	c.in.end()
 }

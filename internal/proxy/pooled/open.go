@@ -19,7 +19,11 @@ func (d *Door) open(l *lane) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s == nil {
-		d.book.Failed(l.pool, refusal, now)
+		if errors.Is(refusal, errOutdated) {
+			d.book.Abandoned(l.pool, now)
+		} else {
+			d.book.Failed(l.pool, refusal, now)
+		}
 		d.carry()
 		return
 	}
@@ -67,7 +71,10 @@ func (f *fuse) guard(cut func()) {
 	}
 }
 
-// connect opens and logs in. Without a server, refusal is what everybody who waits is to be told; nil: try again.
+// errOutdated: the server is not to be used any more, and there may be another one already.
+var errOutdated = errors.New("the server is not the one to be used any more")
+
+// connect opens and logs in. Without a server, refusal is what everybody who waits is to be told, or errOutdated; nil: try again later.
 func (d *Door) connect(l *lane) (_ *server, refusal error) {
 	f := &fuse{}
 	seat, err := d.opt.Cluster.Connect(d.ctx, f.blow)
@@ -108,9 +115,12 @@ func (d *Door) host(seat Seat) string {
 	return d.opt.HostOf(seat)
 }
 
-func (d *Door) patience() time.Duration {
-	if limit := d.terms.Load().ConnectTimeout; limit > 0 {
-		return limit
+func (d *Door) patience() time.Duration { return Patience(d.terms.Load().ConnectTimeout) }
+
+// Patience is how long a server may take to answer, by connect_timeout: without a limit, as long as by PgBouncer's default.
+func Patience(connectTimeout time.Duration) time.Duration {
+	if connectTimeout > 0 {
+		return connectTimeout
 	}
 	return 15 * time.Second
 }
@@ -139,8 +149,11 @@ func (d *Door) writable(login *pgwire.Server) error {
 // judge tells a failed login to whom it concerns: the cluster if the server is not what it was taken for, the clients if
 // they will not get in anyway. Without either, it is tried again.
 func (d *Door) judge(l *lane, seat Seat, err error) error {
-	if d.ctx.Err() != nil || !seat.Valid() {
+	if d.ctx.Err() != nil {
 		return nil
+	}
+	if !seat.Valid() {
+		return errOutdated
 	}
 	d.opt.Log.Info("a server connection could not be opened", "server", seat.Server(), "user", l.key.User, "database", l.key.Database, "error", err)
 	var said *pgwire.Error
@@ -148,7 +161,7 @@ func (d *Door) judge(l *lane, seat Seat, err error) error {
 	case errors.As(err, &said) && passes(said.Code):
 	case errors.As(err, &said) && !down(said.Code):
 		return said
-	case errors.Is(err, pgwire.ErrCredential), errors.Is(err, pgwire.ErrNoTLS), errors.Is(err, pgwire.ErrImposter):
+	case errors.Is(err, pgwire.ErrCredential), errors.Is(err, pgwire.ErrNoTLS), errors.Is(err, pgwire.ErrCertificate), errors.Is(err, pgwire.ErrImposter):
 		return &pgwire.Error{Code: "08P01", Message: fmt.Sprintf("server login failed: %s", err)}
 	case said != nil, errors.Is(err, errStandby):
 		seat.Failed(err.Error())

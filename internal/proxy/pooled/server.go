@@ -29,6 +29,7 @@ type server struct {
 	base     params   // of a new session
 	account  *account // guarded by the door
 	gone     chan struct{}
+	told     chan struct{} // its client was told of its end
 	in       sock
 	received atomic.Int64
 	sent     atomic.Int64
@@ -79,7 +80,7 @@ type server struct {
 
 func newServer(d *Door, l *lane, seat Seat, login *pgwire.Server) *server {
 	s := &server{
-		door: d, lane: l, seat: seat, conn: login.Conn, key: login.Key, reported: login.Params, gone: make(chan struct{}),
+		door: d, lane: l, seat: seat, conn: login.Conn, key: login.Key, reported: login.Params, gone: make(chan struct{}), told: make(chan struct{}),
 		settled: true, base: d.tracked.of(login.Params), used: time.Now(),
 	}
 	s.in.open(login.Conn, &d.buffers, largeBuffer)
@@ -545,6 +546,7 @@ func (s *server) finish() {
 	d.mu.Unlock()
 	s.seat.Leave(s.sent.Load(), s.received.Load())
 	close(s.gone)
+	defer close(s.told)
 	if t != nil {
 		t.end(errGone)
 	}

@@ -40,6 +40,7 @@ type place struct {
 	replica bool
 	chairs  map[*chair]struct{}
 	fails   atomic.Int32
+	unfit   atomic.Pointer[map[string]bool]
 }
 
 type chair struct {
@@ -85,6 +86,13 @@ func (p *place) Why() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.why
+}
+
+func (p *place) Unfit() map[string]bool {
+	if u := p.unfit.Load(); u != nil {
+		return *u
+	}
+	return nil
 }
 
 func (p *place) Connect(ctx context.Context, cut func()) (Seat, error) {
