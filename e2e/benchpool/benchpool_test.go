@@ -87,13 +87,13 @@ func TestKeep(t *testing.T) {
 		{Variant: "pgbouncer", Workload: "tpcb", Clients: 10, Runs: []sample{{Round: 1}}}}}
 	now := results{Seconds: 20, Versions: map[string]string{"Haven": "1", "PgBouncer": "1.18"}, Cells: []cell{
 		{Variant: "haven-tcp", Clients: 10}, {Variant: "pgbouncer", Clients: 10}, {Variant: "pgbouncer", Clients: 100}}}
-	if err := now.keep(dir); err != nil {
+	if err := now.keep(dir, false); err != nil {
 		t.Errorf("without a file: %v", err)
 	}
 	if err := save(dir, old); err != nil {
 		t.Fatal(err)
 	}
-	if err := now.keep(dir); err != nil {
+	if err := now.keep(dir, false); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []int{1, 2, 0, 1} {
@@ -105,11 +105,24 @@ func TestKeep(t *testing.T) {
 		t.Error("it is not known which rounds are missing")
 	}
 	now.Versions["Haven"] = "2"
-	if now.keep(dir) == nil {
+	if now.keep(dir, false) == nil {
 		t.Error("runs of another build are kept")
 	}
-	now.Versions["Haven"] = "1"
-	if now.Seconds = 5; now.keep(dir) == nil {
+	for range 2 { // and go on from there
+		now.Versions = map[string]string{"Haven": "2", "PgBouncer": "1.18"}
+		if err := now.keep(dir, true); err != nil || now.Versions["Haven"] != "1, in later runs 2" {
+			t.Errorf("runs of another build are to be kept: %v, %v", err, now.Versions)
+		}
+		if err := save(dir, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now.Versions["PgBouncer"] = "1.19"
+	if now.keep(dir, true) == nil {
+		t.Error("runs beside another PgBouncer are kept")
+	}
+	now.Versions = map[string]string{"Haven": "2", "PgBouncer": "1.18"}
+	if now.Seconds = 5; now.keep(dir, false) == nil {
 		t.Error("runs of another length are kept")
 	}
 }

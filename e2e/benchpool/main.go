@@ -34,7 +34,7 @@ type options struct {
 	clients, workloads, protocols, variants string
 	out, dir, haven                         string
 	seed                                    uint64
-	page, add                               bool
+	page, add, mixed                        bool
 }
 
 func main() {
@@ -53,6 +53,7 @@ func main() {
 	flag.StringVar(&o.haven, "haven", "bin/haven", "the program")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "chooses the order")
 	flag.BoolVar(&o.add, "add", false, "go on where pool.json ends: it was begun alike, with the same programs")
+	flag.BoolVar(&o.mixed, "mixed", false, "with -add, also where Haven's sources have changed meanwhile: the page says so")
 	flag.BoolVar(&o.page, "page", false, "only write the page again, from pool.json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -81,7 +82,7 @@ func run(ctx context.Context, o options) error {
 	}
 	r, err := w.describe(clients)
 	if err == nil && o.add {
-		err = r.keep(o.out)
+		err = r.keep(o.out, o.mixed)
 	}
 	if err == nil {
 		err = w.measure(ctx, &r)
@@ -302,9 +303,28 @@ func load(dir string) (r results, err error) {
 	return r, nil
 }
 
+// later stands between Haven as it was measured first and as it was in later runs.
+const later = ", in later runs "
+
+// goesOn tells whether earlier runs were made with the same programs; mixed: or notes that Haven has changed since.
+func (r *results) goesOn(old results, mixed bool) bool {
+	was, is := old.Versions["Haven"], r.Versions["Haven"]
+	same := maps.Clone(old.Versions)
+	same["Haven"] = is
+	switch {
+	case !maps.Equal(same, r.Versions):
+		return false
+	case was == is || strings.HasSuffix(was, later+is):
+		return true
+	case mixed:
+		old.Versions["Haven"] = was + later + is
+	}
+	return mixed
+}
+
 // keep takes over the earlier runs, which what is to come is compared with: so they must have been made alike, with the same
-// programs. Without a file there are none.
-func (r *results) keep(dir string) error {
+// programs. Without a file there are none. mixed: Haven may be another one.
+func (r *results) keep(dir string, mixed bool) error {
 	old, err := load(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -313,9 +333,10 @@ func (r *results) keep(dir string) error {
 		return err
 	case old.Seconds != r.Seconds || old.Warmup != r.Warmup || old.Scale != r.Scale || old.Pool != r.Pool || old.CPU != r.CPU || old.Cores != r.Cores:
 		return errors.New("-add: what is in pool.json was measured in another way, or elsewhere: leave -add out to replace it")
-	case !maps.Equal(old.Versions, r.Versions):
+	case !r.goesOn(old, mixed):
 		return fmt.Errorf("-add: what is in pool.json was measured with %v, and now there is %v: leave -add out to replace it", old.Versions, r.Versions)
 	}
+	r.Versions = old.Versions
 	for _, c := range old.Cells {
 		i := slices.IndexFunc(r.Cells, func(other cell) bool { return other.same(c) })
 		if i < 0 {
