@@ -248,7 +248,7 @@ func reply(conn net.Conn) (column string, err error) {
 // TestPooledRefusalsAreCounted: whoever is turned away leaves a trace in the numbers and in the log.
 func TestPooledRefusalsAreCounted(t *testing.T) {
 	c := pooledSettings("transaction")
-	c.Listeners[0].HoldTimeout, c.Listeners[0].Pool.MaxClientConn = time.Second, 1
+	c.Listeners[0].HoldTimeout, c.Listeners[0].Pool.MaxClientConn = 5*time.Second, 1
 	w := start(t, c)
 	w.show(cluster.Snapshot{})
 	waits := knock(t, w.rw, "postgres", "postgres")
@@ -263,4 +263,26 @@ func TestPooledRefusalsAreCounted(t *testing.T) {
 		l := s.Listeners[0]
 		return l.Rejected == 1 && l.Timeouts == 1 && l.Held == 1
 	})
+}
+
+// TestTheEndOfAPooledListenerIsTold: the proxy resets its sessions and closes its doors, and the client of an open transaction gets its word.
+func TestTheEndOfAPooledListenerIsTold(t *testing.T) {
+	a := newReal(t, "db1")
+	w := start(t, pooledSettings("transaction"))
+	w.show(a.leads(1, a))
+	var open []net.Conn
+	for range 5 {
+		conn := logIn(t, w.rw)
+		_, err := conn.Write(frame.Append(nil, 'Q', "BEGIN", "\x00"))
+		pgtest.Must(t, err)
+		_, err = reply(conn)
+		pgtest.Must(t, err)
+		open = append(open, conn)
+	}
+	w.end()
+	for _, conn := range open {
+		if _, err := reply(conn); err == nil || !strings.Contains(err.Error(), "08006") {
+			t.Errorf("a transaction that was open: %v", err)
+		}
+	}
 }

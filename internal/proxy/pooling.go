@@ -50,8 +50,12 @@ func (p *pool) Unfit() map[string]bool {
 	if !l.rule.replica {
 		return nil
 	}
-	return unfit(b.view(time.Now()), l.rule)
+	now := time.Now()
+	return unfit(b.view(now), l.rule, func(server string) bool { return now.Sub(l.tally(server).since) >= settling })
 }
+
+// settling is longer than members' keys usually take to tell of another position (loop_wait).
+const settling = time.Minute
 
 // Connect opens a connection to the chosen server, in its turn, and enters it as a session of the board.
 func (p *pool) Connect(ctx context.Context, cut func()) (pooled.Seat, error) {
@@ -187,7 +191,7 @@ func (p *PoolStats) add(q PoolStats) {
 
 // pooled adds the pools of a door to a listener's numbers.
 func (l *ListenerStats) pooled(d *pooled.Door) {
-	l.Timeouts, l.Rejected = d.Refusals()
+	l.Held, l.Timeouts, l.Rejected = d.Refusals()
 	for _, s := range d.Snapshot() {
 		lendings, waits := total(s.Lendings), total(s.Waits)
 		l.Pools = append(l.Pools, PoolStats{
@@ -197,7 +201,6 @@ func (l *ListenerStats) pooled(d *pooled.Door) {
 			Transactions: s.OpenTransactions, LongestTransaction: s.LongestTransaction.Seconds(),
 			LongestIdleTransaction: s.LongestIdleTransaction.Seconds(), lendings: s.Lendings, waits: s.Waits,
 		})
-		l.Held += waits
 		l.Waiting += s.ClientsWaiting
 		l.OldestWait = max(l.OldestWait, s.MaxWait.Seconds())
 	}

@@ -94,8 +94,11 @@ func (p *Proxy) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	seen := make(chan sighting)
 	parts.Go(func() { p.book.Run(ctx) })
-	if p.config.Discover == "rest" {
-		poll := &poller{checker: p.checker, bases: p.config.Bases()}
+	p.mu.Lock()
+	c := p.config
+	p.mu.Unlock()
+	if c.Discover == "rest" {
+		poll := &poller{checker: p.checker, bases: c.Bases()}
 		parts.Go(func() { poll.run(ctx, seen) })
 	} else {
 		updates := p.opt.Watcher.Watch(ctx)

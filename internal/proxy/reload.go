@@ -94,7 +94,9 @@ func possible(under *config.Proxy, c config.Listener) error {
 func (p *Proxy) restore(gone []*listener, failed config.Listener) error {
 	var errs []error
 	for _, l := range gone {
-		if old := l.ledger.config; portOf(old.Listen) == portOf(failed.Listen) {
+		old := l.ledger.config
+		taken := slices.ContainsFunc(p.listeners, func(l *listener) bool { return portOf(l.ledger.config.Listen) == portOf(old.Listen) })
+		if portOf(old.Listen) == portOf(failed.Listen) && !taken {
 			errs = append(errs, p.add(&p.config, old))
 		}
 	}

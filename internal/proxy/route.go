@@ -107,16 +107,20 @@ func primary(v view) choice {
 	return choice{server: s.name, primary: true}
 }
 
-// unfit are the servers that route chooses in no case, while it chooses others. It is pure.
-func unfit(v view, r rule) map[string]bool {
+// unfit are the servers that route chooses in no case, while it chooses others. settled tells whether a server has been in its state for
+// a while: lags are known as of two moments, so one that keeps up may seem to lag for some seconds. It is pure.
+func unfit(v view, r rule, settled func(server string) bool) map[string]bool {
 	c := route(v, r, nil)
 	chosen, ok := v.find(c.server)
 	if !ok {
 		return nil
 	}
-	out, state := map[string]bool{}, judge(v, r, chosen).state
+	out, best := map[string]bool{}, judge(v, r, chosen).state
 	for _, s := range v.servers {
-		if judge(v, r, s).state != state || c.primary != s.leads {
+		switch state := judge(v, r, s).state; {
+		case state == best && c.primary == s.leads:
+		case state == Unreachable, state == Unresolved: // that is said of new connections
+		case state == Excluded, settled(s.name) && settled(chosen.name):
 			out[s.name] = true
 		}
 	}

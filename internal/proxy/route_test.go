@@ -89,20 +89,29 @@ func TestRoute(t *testing.T) {
 func TestUnfit(t *testing.T) {
 	ro := rule{replica: true, maxLag: 16 * mb, fallback: true}
 	lags, excluded, fine := standby("db2", lag(20*mb)), standby("db3", func(s *server) { s.excluded = true }), standby("db4", nil)
+	broke := cast(standby("db2", nil), standby("db3", nil))
+	broke.broken = map[string]broken{"db2": {Unreachable, "connection refused"}}
 	for _, c := range []struct {
 		name string
 		v    view
 		r    rule
 		want string
 	}{
+		{"one that cannot be connected to just now", broke, ro, "db1"},
 		{"all are fit but the primary", cast(fine), ro, "db1"},
 		{"one that lags, and one that is excluded", cast(lags, excluded, fine), ro, "db1 db2 db3"},
 		{"the primary is better than one that lags", cast(lags), ro, "db2"},
 		{"one that lags is better than none", cast(lags), rule{replica: true, maxLag: 16 * mb}, ""},
 		{"nothing seen", view{}, ro, ""},
 	} {
-		if got := strings.Join(slices.Sorted(maps.Keys(unfit(c.v, c.r))), " "); got != c.want {
+		if got := strings.Join(slices.Sorted(maps.Keys(unfit(c.v, c.r, func(string) bool { return true }))), " "); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	for _, unsettled := range []string{"db2", "db4"} { // the one that lags, or the one that serves
+		got := unfit(cast(lags, excluded, fine), ro, func(server string) bool { return server != unsettled })
+		if !got["db3"] || got["db2"] {
+			t.Errorf("before %s has settled: %v", unsettled, got)
 		}
 	}
 }

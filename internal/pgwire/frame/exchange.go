@@ -31,7 +31,7 @@ type Exchange[T any] struct {
 	skipping bool
 	copying  bool
 	executed bool
-	flushed  bool // nothing was entered since the last Flush
+	flushed  int // entries, the first ones, that were entered before a Flush
 	// concluded: the Query or FunctionCall whose reply is next has had what comes before its ReadyForQuery.
 	concluded bool
 	// ignored are the Syncs among the data of the COPY under way. strays are those of one that has failed: whether it had read them,
@@ -75,10 +75,10 @@ func (x *Exchange[T]) count(kind byte, by int) {
 }
 
 // Flush enters a Flush.
-func (x *Exchange[T]) Flush() { x.flushed = true }
+func (x *Exchange[T]) Flush() { x.flushed = x.n }
 
 // Stalled tells whether what is owed will not come before the client sends a Sync or a Flush: the server keeps it.
-func (x *Exchange[T]) Stalled() bool { return x.n > 0 && x.batch && x.ending == 0 && !x.flushed }
+func (x *Exchange[T]) Stalled() bool { return x.n > 0 && x.batch && x.ending == 0 && x.flushed == 0 }
 
 // Begun tells whether messages were sent which a Sync is still to follow.
 func (x *Exchange[T]) Begun() bool { return x.batch }
@@ -130,7 +130,7 @@ func (x *Exchange[T]) push(e Entry[T]) {
 	x.n++
 	*x.at(x.n - 1) = e
 	x.count(e.Kind, 1)
-	x.copying, x.flushed = false, false // what is not data is not read as such
+	x.copying = false // what is not data is not read as such
 }
 
 func (x *Exchange[T]) grow() {
@@ -155,6 +155,7 @@ func (x *Exchange[T]) shift() {
 	*x.at(0) = Entry[T]{}
 	x.first = (x.first + 1) & (len(x.ring) - 1)
 	x.n--
+	x.flushed = max(0, x.flushed-1)
 }
 
 // Query enters a Query or a FunctionCall.

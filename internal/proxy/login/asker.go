@@ -46,7 +46,7 @@ func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) 
 	answered, end := context.WithTimeout(ctx, a.patience)
 	defer end()
 	secret, err := a.ask(answered, seat.Conn(), o, user)
-	if answered.Err() != nil && ctx.Err() == nil {
+	if err != nil && answered.Err() != nil && ctx.Err() == nil {
 		seat.Doubted(ctx, err.Error())
 	}
 	return secret, err

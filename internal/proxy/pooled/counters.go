@@ -71,8 +71,10 @@ type Stats struct {
 	LongestTransaction, LongestIdleTransaction time.Duration
 }
 
-// Refusals are how many waits hold_timeout has ended, and how many clients were too many.
-func (d *Door) Refusals() (timeouts, rejected uint64) { return d.timeouts.Load(), d.rejected.Load() }
+// Refusals are how many waits for a server connection have ended, how many of them by hold_timeout, and how many clients were too many.
+func (d *Door) Refusals() (waited, timeouts, rejected uint64) {
+	return d.waited.Load(), d.timeouts.Load(), d.rejected.Load()
+}
 
 // Snapshot are the pools of now, sorted.
 func (d *Door) Snapshot() []Stats {

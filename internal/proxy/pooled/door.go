@@ -86,6 +86,7 @@ type Door struct {
 	arrivals  arrivals
 	admitted  atomic.Int64  // clients, those included that log in
 	rejected  atomic.Uint64 // because there were too many
+	waited    atomic.Uint64 // waits for a server connection that have ended
 	timeouts  atomic.Uint64 // waits that hold_timeout has ended
 	unnamed   atomic.Uint64 // unnamed statements so far
 
@@ -147,8 +148,11 @@ func (d *Door) Serve(conn net.Conn) {
 	t, counted, known := d.terms.Load(), false, d.strangers.come(conn)
 	o := t.Accept
 	o.LoginTimeout = t.Pool.ClientLoginTimeout
+	ctx, end := context.WithCancel(d.ctx)
+	arrived := func() {}
 	o.Admit = func(_ context.Context, who *pgwire.Client) *pgwire.Error {
 		refusal := d.admit(who)
+		arrived = d.arrivals.come(conn, end)
 		if counted = refusal == nil; counted && t.Pool.MaxClientConn > 0 {
 			known() // that counts it from here on
 		}
@@ -159,8 +163,6 @@ func (d *Door) Serve(conn net.Conn) {
 			d.admitted.Add(-1)
 		}
 	}()
-	ctx, end := context.WithCancel(d.ctx)
-	arrived := d.arrivals.come(conn, end)
 	who, err := pgwire.Accept(ctx, conn, o)
 	arrived()
 	end()
@@ -186,7 +188,7 @@ func (d *Door) Serve(conn net.Conn) {
 func (d *Door) turnedAway(conn net.Conn, err error) {
 	level := slog.LevelDebug
 	var refused *pgwire.Refused
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) && !errors.Is(err, context.Canceled) {
 		level = slog.LevelInfo
 	}
 	d.opt.Log.Log(d.ctx, level, "a client did not get in", "client", conn.RemoteAddr().String(), "error", err)
@@ -305,7 +307,9 @@ func (d *Door) Close() {
 		}
 	}
 	for _, c := range clients {
-		c.in.end()
+		if !c.doomed.Load() { // else it is just being told, and ended then
+			c.in.end()
+		}
 	}
 	d.tasks.Wait()
 }
@@ -343,6 +347,7 @@ func (d *Door) present(there bool, now time.Time) {
 }
 
 func (d *Door) turn(now time.Time) {
+	d.arrivals.look()
 	why, unfit := d.opt.Cluster.Why(), d.opt.Cluster.Unfit()
 	d.mu.Lock()
 	d.present(why == "", now)
@@ -399,9 +404,7 @@ const looks = 10
 
 // dismiss ends the waits of clients that have left: nobody reads them meanwhile, so nothing else would notice. The door is locked.
 func (d *Door) dismiss() {
-	if d.look = (d.look + 1) % looks; d.look == 0 {
-		d.arrivals.look()
-	}
+	d.look = (d.look + 1) % looks
 	for pid, c := range d.clients {
 		if pid%looks == d.look && c.waiter.Waits() && c.in.hungUp() {
 			d.book.Leave(&c.waiter)

@@ -51,6 +51,7 @@ func (c *client) checkout() (s *server, waited bool, err error) {
 	runtime.Gosched()
 	took := time.Since(now)
 	c.lane.counted.waits.observe(took)
+	d.waited.Add(1)
 	return g.server, true, g.err
 }
 

@@ -70,17 +70,18 @@ func (o overdue) is(now time.Time) bool {
 // why tells what has lasted too long; nil: nothing. The server is locked.
 func (o overdue) why(now time.Time) *pgwire.Error {
 	s := o.server
-	// Replies to what was flushed come without a turn, and what is being sent is owed a reply before it counts.
-	sent, waits := uint64(s.sent.Load())+s.turns<<40, s.awaited()
-	if s.client == nil || s.since.IsZero() || sent != s.seen || waits != s.waits {
-		s.seen, s.waits, s.since = sent, waits, now
+	// Replies to what was flushed come without a turn, as does the word that the server wants COPY data; and what is being sent is owed a
+	// reply before it counts.
+	sent, waits, paused := uint64(s.sent.Load())+s.turns<<40, s.awaited(), s.paused()
+	if s.client == nil || s.since.IsZero() || sent != s.seen || waits != s.waits || paused != s.pauses {
+		s.seen, s.waits, s.pauses, s.since = sent, waits, paused, now
 		return nil
 	}
 	took := now.Sub(s.since)
 	switch {
 	case waits && o.query > 0 && took >= o.query:
 		return s.tooLong("57014", "query_timeout")
-	case s.paused() && o.pause > 0 && took >= o.pause:
+	case paused && o.pause > 0 && took >= o.pause:
 		return s.tooLong("25P03", "idle_transaction_timeout")
 	}
 	return nil

@@ -273,6 +273,21 @@ func TestAPauseBeginsWithTheReply(t *testing.T) {
 	if kinds, _ := a.until('Z'); kinds != "Z" {
 		t.Error("a client that was waiting is told", kinds)
 	}
+	// What comes behind it, and is not flushed yet, does not make it one.
+	a.send(parse("", "SELECT 'slow' FROM pg_sleep(4)") + bind("") + execute + flush + bind("") + execute)
+	a.until('C')
+	a.send(sync_)
+	if kinds, _ := a.until('Z'); kinds != "2DCZ" {
+		t.Error("a client that was waiting for a part of its batch is told", kinds)
+	}
+	// Nor does it count when the server comes to want data.
+	a.send(query("CREATE TEMP TABLE i (n int); SELECT 'slow' FROM pg_sleep(4); COPY i FROM STDIN"))
+	a.until('G')
+	time.Sleep(limit / 3)
+	a.send("c\x00\x00\x00\x04")
+	if kinds, _ := a.until('Z'); kinds != "CZ" {
+		t.Error("a client that was waiting to send data is told", kinds)
+	}
 }
 
 // TestAMessageThatIsNotFinishedIsAPause: the server connection is the client's meanwhile, and no statement runs.

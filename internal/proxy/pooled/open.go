@@ -161,6 +161,8 @@ func (d *Door) judge(l *lane, seat Seat, err error) error {
 	case errors.As(err, &said) && passes(said.Code):
 	case errors.As(err, &said) && !down(said.Code):
 		return said
+	case !seat.Primary() && (errors.Is(err, pgwire.ErrNoTLS) || errors.Is(err, pgwire.ErrCertificate)): // another replica may do
+		seat.Failed(err.Error())
 	case errors.Is(err, pgwire.ErrCredential), errors.Is(err, pgwire.ErrNoTLS), errors.Is(err, pgwire.ErrCertificate), errors.Is(err, pgwire.ErrImposter):
 		return &pgwire.Error{Code: "08P01", Message: fmt.Sprintf("server login failed: %s", err)}
 	case said != nil, errors.Is(err, errStandby):

@@ -278,6 +278,9 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 		}
 		c.parse(s, p, i, m, size, name, whole)
 	case 'C':
+		if len(c.prepared.closed) >= maxClosed && pending(s) {
+			return replies, nil
+		}
 		if len(name) > 0 {
 			c.prepared.close(string(name), s)
 		}
@@ -290,6 +293,9 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 	}
 	return 0, nil
 }
+
+// maxClosed bounds the names that are remembered as closed.
+const maxClosed = 1000
 
 // pending tells whether a batch before this one is not answered yet, and will be.
 func pending(s *server) bool { return s.x.Ends() && !s.x.Copying() }

@@ -73,7 +73,8 @@ type server struct {
 	turns     uint64
 	seen      uint64    // what was sent, and turns, when limits of time were looked at last
 	waits     bool      // and whether the client was to get something
-	since     time.Time // that has not changed since then
+	pauses    bool      // or it was the client's turn
+	since     time.Time // all that has not changed since then
 	used      time.Time // when it was given back last
 	cancelled cancelled
 }
@@ -410,6 +411,9 @@ func (s *server) refuse(e *pgwire.Error) {
 	if len(s.cancelled.stash) > 0 {
 		e = lost(frame.Unknown)
 	}
+	if s.client != nil {
+		s.client.ends(e)
+	}
 	s.inject = pgwire.AppendErrorResponse(nil, e)
 	s.fatal, s.dead = true, true
 }
@@ -549,6 +553,9 @@ func (s *server) finish() {
 	defer close(s.told)
 	if t != nil {
 		t.end(errGone)
+	}
+	if ends && !s.fatal {
+		c.ends(lost(fate))
 	}
 	switch {
 	case ends && !s.fatal && !s.torn:
