@@ -126,8 +126,8 @@ type state struct {
 	ordered  bool // an end of the server is expected
 	crash    *ha.Crash
 	upstream string
-	// streamed: there was a stream at the last turn. retryUntil: it was lost, or the upstream has come back, and the stream is tried
-	// again until then. retried: that was done last.
+	// streamed: there was a receiver at the last turn. retryUntil: it was lost, or the upstream is another or has come back, and the
+	// stream is tried again until then. retried: that was done last.
 	streamed   bool
 	retryUntil time.Time
 	retried    time.Time

@@ -7,7 +7,7 @@ import (
 	"github.com/havenha/haven/internal/cluster"
 )
 
-// A standby whose upstream has come back is told to try its stream again for that long, and as often. It is not known when exactly
+// A standby that has got another upstream, or whose upstream has come back, is told to try its stream again for that long, and as often. It is not known when exactly
 // PostgreSQL has noticed that the old stream is gone.
 const (
 	retryFor   = 5 * time.Second
@@ -25,22 +25,23 @@ func (a *Agent) noticeUpstream(before, now cluster.Snapshot) {
 	}
 }
 
-// retryStream has the standby not sleep before it tries its stream again, so that commits wait for it no longer than they must.
+// retryStream has the standby not sleep before it tries its stream again, so that commits wait for it no longer than they must. While there
+// is a receiver, the standby does not sleep; but that one may come to nothing, too.
 func (a *Agent) retryStream(ctx context.Context) {
 	st, p, now := &a.st, a.st.seen.probe, time.Now()
-	streams := p.InRecovery && p.ReceiverPID != 0
-	if st.streamed && !streams {
+	tries := p.InRecovery && p.ReceiverPID != 0
+	if st.streamed && !tries {
 		st.retryUntil = now.Add(retryFor)
 	}
-	st.streamed = streams
+	st.streamed = tries
 	upstream, ok := st.snap.Member(st.upstream)
-	if !p.InRecovery || streams || !ok || upstream.State != cluster.StateRunning || now.After(st.retryUntil) || now.Sub(st.retried) < retryEvery {
+	if !p.InRecovery || tries && p.ReceiverStatus == "streaming" || !ok || upstream.State != cluster.StateRunning || now.After(st.retryUntil) || now.Sub(st.retried) < retryEvery {
 		return
 	}
 	st.retried = now
 	a.beside(ctx, func(ctx context.Context) {
-		if err := a.server.RetryStream(ctx); err != nil && ctx.Err() == nil {
-			a.log.Info("the standby could not be told to try its stream again", "error", err)
+		if !tries {
+			a.retry(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -48,4 +49,10 @@ func (a *Agent) retryStream(ctx context.Context) {
 			a.Wake()
 		}
 	})
+}
+
+func (a *Agent) retry(ctx context.Context) {
+	if err := a.server.RetryStream(ctx); err != nil && ctx.Err() == nil {
+		a.log.Info("the standby could not be told to try its stream again", "error", err)
+	}
 }

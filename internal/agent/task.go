@@ -241,7 +241,7 @@ func (a *Agent) takeEffects(e effects) {
 		a.watchExit(e.process)
 	}
 	if e.upstream != nil {
-		st.upstream = *e.upstream
+		st.upstream, st.retryUntil = *e.upstream, time.Now().Add(retryFor)
 	}
 	if e.survey != nil {
 		st.survey = e.survey
