@@ -108,7 +108,7 @@ func TestTemporaryTablesReachNobodyElse(t *testing.T) {
 		{"explain analyze", query("EXPLAIN ANALYZE CREATE TEMP TABLE leak%d AS SELECT 1"), 1},
 		{"named portal's bind", query("BEGIN") + parse("into", "SELECT 1 AS i INTO TEMP leak%d") + parse("rows", "SELECT 1") + bind("rows") + execute + bind("into") + string(frame.Append(nil, 'B', "p\x00", "rows\x00", "\x00\x00\x00\x00\x00\x00")) + execute + sync_ + query("COMMIT"), 3},
 		{"a bind that is skipped", query("BEGIN") + parse("sp", "SAVEPOINT s") + parse("back", "ROLLBACK TO s") + parse("rows", "SELECT 1") + describe("rows") +
-			parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + portal("sp") + parse("x", "SELEC") + bind("rows") + sync_ + portal("back") + execute + sync_ + query("COMMIT"), 4},
+			parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + viaPortal("sp") + parse("x", "SELEC") + bind("rows") + sync_ + viaPortal("back") + execute + sync_ + query("COMMIT"), 4},
 		{"many unnamed statements in one batch", query("BEGIN") + parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + execute + strings.Repeat(parse("", "SELECT 1")+describe(""), 8) + sync_ + query("COMMIT"), 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -160,7 +160,51 @@ func (c *counting) Connect(ctx context.Context, cut func()) (Seat, error) {
 	return c.place.Connect(ctx, cut)
 }
 
-// portal binds a statement to a portal of its own name, and executes that.
-func portal(name string) string {
-	return string(frame.Append(frame.Append(nil, 'B', name, "\x00", name, "\x00\x00\x00\x00\x00\x00\x00"), 'E', name, "\x00\x00\x00\x00\x00"))
+// viaPortal binds a statement to a portal of its own name, and executes that.
+func viaPortal(name string) string {
+	return bindAt(name, name) + executeAt(name)
+}
+
+func bindAt(portal, name string) string {
+	return string(frame.Append(nil, 'B', portal, "\x00", name, "\x00\x00\x00\x00\x00\x00\x00"))
+}
+func executeAt(portal string) string {
+	return string(frame.Append(nil, 'E', portal, "\x00\x00\x00\x00\x00"))
+}
+func closePortal(portal string) string { return string(frame.Append(nil, 'C', "P", portal, "\x00")) }
+
+// TestAnEmptyFetchIsNoTemporaryTable: drivers that fetch in portions, as JDBC's with a fetch size, end with one that may have no row.
+func TestAnEmptyFetchIsNoTemporaryTable(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	play(a, query("BEGIN")+parse("rows", "SELECT 1 WHERE false")+describe("rows")+bindAt("p", "rows")+executeAt("p")+sync_)
+	play(a, query("COMMIT"))
+	var kept int
+	h.door.mu.Lock()
+	for s := range h.door.servers {
+		s.mu.Lock()
+		kept = len(s.statements.has)
+		s.mu.Unlock()
+	}
+	h.door.mu.Unlock()
+	if kept != 1 {
+		t.Errorf("the server has %d prepared statements after its transaction", kept)
+	}
+}
+
+// TestAPortalWhoseNextBindIsSkipped still makes the temporary table that it was to make first.
+func TestAPortalWhoseNextBindIsSkipped(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a, b := h.raw(), h.raw()
+	play(a, query("BEGIN")+parse("sp", "SAVEPOINT s")+parse("back", "ROLLBACK TO s")+parse("rows", "SELECT 1")+describe("rows")+
+		parse("into", "SELECT 1 AS i INTO TEMP skipped")+bindAt("p", "into")+viaPortal("sp")+parse("x", "SELEC")+closePortal("p")+bindAt("p", "rows")+sync_)
+	play(a, viaPortal("back")+sync_)
+	if got := play(a, executeAt("p")+sync_+query("COMMIT")); !strings.Contains(got, "SELECT 1") {
+		t.Error("it is not executed:", got)
+	}
+	if got := play(b, query("SELECT count(*) FROM pg_class WHERE relname = 'skipped'")); !strings.Contains(got, "D[0]") {
+		t.Error("b sees the temporary table:", got)
+	}
 }

@@ -34,9 +34,9 @@ type prepared struct {
 	// meaning is what the client's settings make of a text, as it was for of last.
 	meaning string
 	of      params
-	// bound is the statement of the unnamed portal, as Binds up to that batch say.
-	bound   *statement
-	boundIn uint64
+	// bound is the unnamed portal; those that have a name are in portals.
+	bound   portal
+	portals map[string]portal
 
 	unnamed
 	parcel struct { // that was entered last
@@ -52,6 +52,59 @@ type unnamed struct {
 	body    []byte
 	lost    bool // the body was too long to be kept
 	current *statement
+}
+
+// portal is a portal's statement, as Binds up to that batch say.
+type portal struct {
+	statement *statement
+	batch     uint64
+}
+
+// maxPortals bounds the named portals that are remembered.
+const maxPortals = 100
+
+// bind notes whose a portal is; nil: it is not known.
+func (pr *prepared) bind(name []byte, st *statement, batch uint64) {
+	switch {
+	case len(name) == 0:
+		pr.bound = portal{st, batch}
+	case st == nil:
+		delete(pr.portals, string(name))
+	default:
+		if pr.portals == nil {
+			pr.portals = map[string]portal{}
+		}
+		if len(pr.portals) >= maxPortals {
+			clear(pr.portals)
+		}
+		pr.portals[string(name)] = portal{st, batch}
+	}
+}
+
+// unbind is for a Bind that failed, or was skipped.
+func (pr *prepared) unbind() {
+	pr.bound = portal{}
+	clear(pr.portals)
+}
+
+// behind is the statement of a portal; nil: it is not certain, for the Bind may be skipped. The server is locked.
+func (pr *prepared) behind(name []byte, s *server) *statement {
+	of := pr.bound
+	if len(name) > 0 {
+		of = pr.portals[string(name)]
+	}
+	if of.batch != s.statements.batch && s.x.Owes() {
+		return nil
+	}
+	return of.statement
+}
+
+// portalOf is the name of the portal that a Bind, or a Describe of a portal, is about, by what nameIn found before the name.
+func portalOf(kind byte, before []byte) []byte {
+	if kind == 'D' {
+		before = before[1:]
+	}
+	return before[:max(0, len(before)-1)]
 }
 
 // begin comes before the messages that are sent at once are entered.
@@ -222,11 +275,8 @@ func (c *client) enter(s *server, p *parcel, i int, kind byte, size int) (want i
 		if size > len(m) {
 			return size, nil
 		}
-		e := entry{Kind: 'E'}
-		if m[frame.Head] == 0 {
-			e.Note = c.prepared.portal(s)
-		}
-		s.x.Extended(e)
+		name, _, _ := frame.Text(m[frame.Head:])
+		s.x.Extended(entry{Kind: 'E', Note: c.prepared.behind(name, s)})
 	default:
 		return c.named(s, p, i, kind, size)
 	}
@@ -254,8 +304,8 @@ func (c *client) named(s *server, p *parcel, i int, kind byte, size int) (want i
 		switch {
 		case kind == 'P' && len(name) > 0:
 			s.dirty = true
-		case kind == 'B' && unnamedPortal(kind, before):
-			c.prepared.bound = nil
+		case kind == 'B':
+			c.prepared.bind(portalOf(kind, before), nil, 0)
 		}
 		s.x.Extended(entry{Kind: kind})
 		return 0, nil
@@ -478,8 +528,8 @@ func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, n
 	switch st := pr.named[string(name)]; {
 	case name == nil: // of a portal
 		e := entry{Kind: kind}
-		if unnamedPortal(kind, before) {
-			e.Note = pr.portal(s)
+		if kind == 'D' {
+			e.Note = pr.behind(portalOf(kind, before), s)
 		}
 		s.x.Extended(e)
 		return
@@ -502,26 +552,9 @@ func (c *client) use(s *server, p *parcel, i int, kind byte, size int, before, n
 		}
 		s.x.Extended(entry{Kind: kind})
 	}
-	if kind == 'B' && unnamedPortal(kind, before) {
-		pr.bound, pr.boundIn = bound, s.statements.batch
+	if kind == 'B' {
+		pr.bind(portalOf(kind, before), bound, s.statements.batch)
 	}
-}
-
-// portal is the statement of the unnamed portal; nil: it is not certain, for the Bind may be skipped. The server is locked.
-func (pr *prepared) portal(s *server) *statement {
-	if pr.boundIn != s.statements.batch && s.x.Owes() {
-		return nil
-	}
-	return pr.bound
-}
-
-// unnamedPortal tells whether a Bind, or a Describe of a portal, is about the unnamed one, by what nameIn found before the
-// name.
-func unnamedPortal(kind byte, before []byte) bool {
-	if kind == 'D' {
-		before = before[1:]
-	}
-	return len(before) == 1
 }
 
 // ensureUnnamed makes the server's unnamed statement the client's: the one that it has, or none. What an earlier batch was to
@@ -588,7 +621,7 @@ func (s *server) dropped(e entry) {
 		}
 	case e.Kind == 'B':
 		if c != nil {
-			c.prepared.bound = nil
+			c.prepared.unbind()
 		}
 	case e.Kind != 'P' && e.As != '1':
 	case st.twice:
