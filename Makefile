@@ -95,7 +95,7 @@ bench: ## measure Haven and Debian's Patroni side by side, REPEAT (3) times each
 .PHONY: bench-pool
 bench-pool: RUNS := 5
 bench-pool: SECONDS := 20
-bench-pool: ## measure Haven, PgBouncer, HAProxy and no proxy in front of one server, RUNS (5) times SECONDS (20), into docs/bench (CLIENTS=1,10,100,1000; ADD=1 goes on where it was ended, ADD=mixed also with changed sources; four hours)
+bench-pool: ## measure Haven, PgBouncer, HAProxy and no proxy in front of one server, RUNS (5) times SECONDS (20), into docs/bench (CLIENTS=1,10,100,1000; ADD=1 goes on where it was ended, ADD=mixed also with changed sources or elsewhere; four hours)
 	@scripts/deps.sh test
 	@$(MAKE) --no-print-directory bin/haven
 	go run ./e2e/benchpool -runs $(RUNS) -seconds $(SECONDS) $(if $(CLIENTS),-clients $(CLIENTS)) $(if $(ADD),-add) $(if $(filter mixed,$(ADD)),-mixed) -out docs/bench

@@ -117,6 +117,13 @@ func TestKeep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	now.CPU, now.Versions["Haven"] = "fast", "2"
+	if now.keep(dir, false) == nil {
+		t.Error("runs on another processor are kept")
+	}
+	if err := now.keep(dir, true); err != nil || now.CPU != ", in later runs fast" {
+		t.Errorf("runs on another processor are to be kept: %v, %q", err, now.CPU)
+	}
 	now.Versions["PgBouncer"] = "1.19"
 	if now.keep(dir, true) == nil {
 		t.Error("runs beside another PgBouncer are kept")

@@ -53,7 +53,7 @@ func main() {
 	flag.StringVar(&o.haven, "haven", "bin/haven", "the program")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "chooses the order")
 	flag.BoolVar(&o.add, "add", false, "go on where pool.json ends: it was begun alike, with the same programs")
-	flag.BoolVar(&o.mixed, "mixed", false, "with -add, also where Haven's sources have changed meanwhile: the page says so")
+	flag.BoolVar(&o.mixed, "mixed", false, "with -add, also where Haven's sources, or the processor, have changed meanwhile: the page says so")
 	flag.BoolVar(&o.page, "page", false, "only write the page again, from pool.json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -303,40 +303,41 @@ func load(dir string) (r results, err error) {
 	return r, nil
 }
 
-// later stands between Haven as it was measured first and as it was in later runs.
+// later stands between what was there in the first runs and what was in others.
 const later = ", in later runs "
 
-// goesOn tells whether earlier runs were made with the same programs; mixed: or notes that Haven has changed since.
-func (r *results) goesOn(old results, mixed bool) bool {
-	was, is := old.Versions["Haven"], r.Versions["Haven"]
-	same := maps.Clone(old.Versions)
-	same["Haven"] = is
+// goesOn tells what was there in earlier runs and is now; not ok: they differ. mixed: they may.
+func goesOn(was, is string, mixed bool) (both string, ok bool) {
 	switch {
-	case !maps.Equal(same, r.Versions):
-		return false
-	case was == is || strings.HasSuffix(was, later+is):
-		return true
+	case was == is, strings.HasSuffix(was, later+is):
+		return was, true
 	case mixed:
-		old.Versions["Haven"] = was + later + is
+		return was + later + is, true
 	}
-	return mixed
+	return was, false
 }
 
 // keep takes over the earlier runs, which what is to come is compared with: so they must have been made alike, with the same
-// programs. Without a file there are none. mixed: Haven may be another one.
+// programs. Without a file there are none. mixed: Haven and the machine may be others, since the programs of a combination are compared round
+// by round.
 func (r *results) keep(dir string, mixed bool) error {
 	old, err := load(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	case err != nil:
+	} else if err != nil {
 		return err
-	case old.Seconds != r.Seconds || old.Warmup != r.Warmup || old.Scale != r.Scale || old.Pool != r.Pool || old.CPU != r.CPU || old.Cores != r.Cores:
-		return errors.New("-add: what is in pool.json was measured in another way, or elsewhere: leave -add out to replace it")
-	case !r.goesOn(old, mixed):
+	}
+	cpu, sameCPU := goesOn(old.CPU, r.CPU, mixed)
+	haven, sameHaven := goesOn(old.Versions["Haven"], r.Versions["Haven"], mixed)
+	others := maps.Clone(old.Versions)
+	others["Haven"] = r.Versions["Haven"]
+	switch {
+	case old.Seconds != r.Seconds || old.Warmup != r.Warmup || old.Scale != r.Scale || old.Pool != r.Pool || old.Cores != r.Cores || !sameCPU:
+		return errors.New("-add: what is in pool.json was measured in another way, or elsewhere: leave -add out to replace it, or, for another processor, give -mixed")
+	case !sameHaven || !maps.Equal(others, r.Versions):
 		return fmt.Errorf("-add: what is in pool.json was measured with %v, and now there is %v: leave -add out to replace it", old.Versions, r.Versions)
 	}
-	r.Versions = old.Versions
+	r.CPU, r.Versions["Haven"] = cpu, haven
 	for _, c := range old.Cells {
 		i := slices.IndexFunc(r.Cells, func(other cell) bool { return other.same(c) })
 		if i < 0 {
