@@ -309,14 +309,11 @@ func (b *Book[S, W]) Opened(p *Pool[S, W], s S, now time.Time) *Conn[S, W] {
 // Failed says that a connection which an Open step asked for could not be had. With a reason that will not pass by
 // itself, such as a wrong password, all who wait get it, unless the pool has connections that they can wait for.
 func (b *Book[S, W]) Failed(p *Pool[S, W], why error, now time.Time) {
-	p.opening--
-	p.database.conns--
-	p.user.conns--
 	p.resting, p.failing = now.Add(p.settings.RetryAfter), true
 	for why != nil && p.lent+len(p.idle) == 0 && p.first != nil {
 		b.fail(p.first, why)
 	}
-	b.planAll(now)
+	b.Abandoned(p, now)
 }
 
 // Abandoned says that a connection which an Open step asked for came to nothing, since what it was opened for has ended meanwhile. The next

@@ -191,7 +191,7 @@ func (p *PoolStats) add(q PoolStats) {
 
 // pooled adds the pools of a door to a listener's numbers.
 func (l *ListenerStats) pooled(d *pooled.Door) {
-	l.Held, l.Timeouts, l.Rejected = d.Refusals()
+	l.Held, l.Timeouts, l.Rejected = d.Totals()
 	for _, s := range d.Snapshot() {
 		lendings, waits := total(s.Lendings), total(s.Waits)
 		l.Pools = append(l.Pools, PoolStats{

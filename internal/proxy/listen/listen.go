@@ -24,13 +24,12 @@ type Unix struct {
 // Open binds all addresses of a setting in the form a,b:port. * is every address of the host; a directory stands for the
 // Unix socket .s.PGSQL.port in it. An error says what it means and what to do; then nothing stays bound.
 func Open(setting string, u Unix) (out []net.Listener, err error) {
-	i := strings.LastIndexByte(setting, ':')
-	if i < 0 {
-		return nil, fmt.Errorf("listen on %q: write host:port", setting)
+	hosts, port, err := split(setting)
+	if err != nil {
+		return nil, err
 	}
-	port := setting[i+1:]
-	for host := range strings.SplitSeq(setting[:i], ",") {
-		l, err := open(strings.TrimSpace(host), port, u)
+	for _, host := range hosts {
+		l, err := open(host, port, u)
 		if err != nil {
 			Close(out)
 			return nil, unbound(setting, port, err)
@@ -42,12 +41,11 @@ func Open(setting string, u Unix) (out []net.Listener, err error) {
 
 // Check tells what Open would fail for beside the addresses themselves: directories and a group of Unix sockets.
 func Check(setting string, u Unix) error {
-	i := strings.LastIndexByte(setting, ':')
-	if i < 0 {
-		return fmt.Errorf("listen on %q: write host:port", setting)
+	hosts, _, err := split(setting)
+	if err != nil {
+		return err
 	}
-	for host := range strings.SplitSeq(setting[:i], ",") {
-		dir := strings.TrimSpace(host)
+	for _, dir := range hosts {
 		if !filepath.IsAbs(dir) {
 			continue
 		}
@@ -63,6 +61,18 @@ func Check(setting string, u Unix) error {
 		}
 	}
 	return nil
+}
+
+// split takes a setting apart.
+func split(setting string) (hosts []string, port string, err error) {
+	i := strings.LastIndexByte(setting, ':')
+	if i < 0 {
+		return nil, "", fmt.Errorf("listen on %q: write host:port", setting)
+	}
+	for host := range strings.SplitSeq(setting[:i], ",") {
+		hosts = append(hosts, strings.TrimSpace(host))
+	}
+	return hosts, setting[i+1:], nil
 }
 
 func open(host, port string, u Unix) (net.Listener, error) {

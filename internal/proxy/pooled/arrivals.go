@@ -12,9 +12,8 @@ import (
 // arrivals are clients that log in. While a secret is looked up nobody reads them, and the lookup may have to wait for a server: so it is
 // looked whether they are still there.
 type arrivals struct {
-	mu    sync.Mutex
-	all   map[*arrival]struct{}
-	ticks int
+	mu  sync.Mutex
+	all map[*arrival]struct{}
 }
 
 type arrival struct {
@@ -46,13 +45,10 @@ func (a *arrivals) come(conn net.Conn, end context.CancelFunc) (over func()) {
 	}
 }
 
-// look ends the logins of those who have left; it is called in each tick, and looks once in so many.
+// look ends the logins of those who have left.
 func (a *arrivals) look() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ticks++; a.ticks%looks != 0 {
-		return
-	}
 	for one := range a.all {
 		if socket.HungUp(one.raw) {
 			one.end()

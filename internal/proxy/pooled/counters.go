@@ -71,8 +71,8 @@ type Stats struct {
 	LongestTransaction, LongestIdleTransaction time.Duration
 }
 
-// Refusals are how many waits for a server connection have ended, how many of them by hold_timeout, and how many clients were too many.
-func (d *Door) Refusals() (waited, timeouts, rejected uint64) {
+// Totals are, since the door was made, how many waits for a server connection have ended, how many of them by hold_timeout, and how many clients were too many.
+func (d *Door) Totals() (waited, timeouts, rejected uint64) {
 	return d.waited.Load(), d.timeouts.Load(), d.rejected.Load()
 }
 

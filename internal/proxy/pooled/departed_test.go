@@ -59,12 +59,7 @@ func TestWhoLeavesDuringALookupIsNotWaitedFor(t *testing.T) {
 	h := open(t, Transaction, p, func(o *Options) { o.Accept.Auth, o.Pool.ClientLoginTimeout = auth, 0 })
 	var all []net.Conn
 	for range 3 {
-		conn, err := net.Dial("tcp", h.address)
-		pgtest.Must(t, err)
-		t.Cleanup(func() { conn.Close() })
-		_, err = conn.Write([]byte("\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"))
-		pgtest.Must(t, err)
-		all = append(all, conn)
+		all = append(all, h.knock())
 	}
 	in := func(n int64) func() error {
 		return func() error {

@@ -90,6 +90,8 @@ type Door struct {
 	timeouts  atomic.Uint64 // waits that hold_timeout has ended
 	unnamed   atomic.Uint64 // unnamed statements so far
 
+	look uint32 // whom dismiss looks at in this tick; of the goroutine that watches alone
+
 	mu      sync.Mutex
 	closed  bool
 	held    time.Time // no transactions begin before; zero: they do
@@ -98,7 +100,6 @@ type Door struct {
 	book    *pool.Book[*server, *client]
 	lanes   map[pool.Key]*lane
 	swept   time.Time
-	look    uint32             // whom dismiss looks at next
 	clients map[uint32]*client // by the PID of their cancel keys
 	servers map[*server]struct{}
 }
@@ -347,7 +348,9 @@ func (d *Door) present(there bool, now time.Time) {
 }
 
 func (d *Door) turn(now time.Time) {
-	d.arrivals.look()
+	if d.look = (d.look + 1) % looks; d.look == 0 {
+		d.arrivals.look()
+	}
 	why, unfit := d.opt.Cluster.Why(), d.opt.Cluster.Unfit()
 	d.mu.Lock()
 	d.present(why == "", now)
@@ -404,7 +407,6 @@ const looks = 10
 
 // dismiss ends the waits of clients that have left: nobody reads them meanwhile, so nothing else would notice. The door is locked.
 func (d *Door) dismiss() {
-	d.look = (d.look + 1) % looks
 	for pid, c := range d.clients {
 		if pid%looks == d.look && c.waiter.Waits() && c.in.hungUp() {
 			d.book.Leave(&c.waiter)

@@ -40,11 +40,7 @@ func TestACertificateThatIsNotAcceptedIsTold(t *testing.T) {
 	h := open(t, Transaction, p, func(o *Options) {
 		o.ServerTLS.SSLMode, o.ServerTLS.TLS = pgwire.SSLVerifyCA, &tls.Config{RootCAs: x509.NewCertPool()}
 	})
-	conn, err := net.Dial("tcp", h.address)
-	pgtest.Must(t, err)
-	defer conn.Close()
-	_, err = conn.Write([]byte("\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"))
-	pgtest.Must(t, err)
+	conn := h.knock()
 	pgtest.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	told, err := io.ReadAll(conn)
 	if err != nil || !strings.Contains(string(told), "08P01") || !strings.Contains(string(told), "certificate is not accepted") {
@@ -64,11 +60,7 @@ func TestWhatARefusedLoginSaysOfTheServer(t *testing.T) {
 			p := newPlace()
 			p.admit(address)
 			h := open(t, Transaction, p, nil)
-			conn, err := net.Dial("tcp", h.address)
-			pgtest.Must(t, err)
-			defer conn.Close()
-			_, err = conn.Write([]byte("\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"))
-			pgtest.Must(t, err)
+			h.knock()
 			pgtest.Eventually(t, "three logins", func() error {
 				if logins.Load() < 3 {
 					return errUnasked

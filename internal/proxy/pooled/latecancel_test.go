@@ -34,12 +34,7 @@ func TestNothingIsSentWhileACancelRequestIsUnderWay(t *testing.T) {
 		return true
 	}, func() { close(underWay); <-over })
 	h := open(t, Transaction, p, size1)
-	a := h.raw()
-	a.send(query("BEGIN"))
-	a.until('Z')
-	a.send(query("SLOW"))
-	<-slow
-	go h.door.cancel(&h.only().key)
+	a := h.cancelsSlow(slow)
 	a.until('Z')
 	a.send(query("ROLLBACK TO s"))
 	time.Sleep(200 * time.Millisecond)
@@ -179,13 +174,19 @@ func TestACancelRequestThatMayStillCome(t *testing.T) {
 	}, func() { <-over })
 	defer close(over)
 	h := open(t, Session, p, func(o *Options) { size1(o); o.ConnectTimeout = 3 * time.Second })
+	a := h.cancelsSlow(slow)
+	if code, message := a.told(); code != "08007" { // what it sent might have been a COMMIT
+		t.Error(code, message)
+	}
+}
+
+// cancelsSlow is a client that asks to cancel the statement SLOW of its transaction, once the server has that.
+func (h *house) cancelsSlow(slow <-chan int) *raw {
 	a := h.raw()
 	a.send(query("BEGIN"))
 	a.until('Z')
 	a.send(query("SLOW"))
 	<-slow
 	go h.door.cancel(&h.only().key)
-	if code, message := a.told(); code != "08007" { // what it sent might have been a COMMIT
-		t.Error(code, message)
-	}
+	return a
 }

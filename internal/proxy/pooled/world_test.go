@@ -296,6 +296,16 @@ type raw struct {
 	net.Conn
 }
 
+// knock begins to log in, and does not wait for the answer.
+func (h *house) knock() net.Conn {
+	conn, err := net.Dial("tcp", h.address)
+	pgtest.Must(h.t, err)
+	h.t.Cleanup(func() { conn.Close() })
+	_, err = conn.Write([]byte("\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"))
+	pgtest.Must(h.t, err)
+	return conn
+}
+
 func (h *house) raw() *raw {
 	h.t.Helper()
 	conn, err := net.Dial("tcp", h.address)
