@@ -20,7 +20,8 @@ import (
 // askTimeout bounds one question to another member (Patroni, leader race).
 const askTimeout = 2 * time.Second
 
-// stragglers is how long a survey waits for the last answer once all others are there: a lost host answers never.
+// stragglers is how long a survey goes on to wait for a last leader whose member key is gone, once all others have answered:
+// a lost host answers never. A member whose key is there is alive, and may have more WAL: a slow answer is waited for.
 const stragglers = 300 * time.Millisecond
 
 // ask asks all other members at once. The last leader is asked too, though its key may be gone, so that the cause of
@@ -31,8 +32,12 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 	defer cancel()
 	targets := a.targets(in)
 	answers := make(chan ha.Answer, len(targets))
+	missing := map[string]bool{} // the members with a key whose answers are still to come
 	var asked sync.WaitGroup
 	for _, m := range targets {
+		if _, ok := in.snap.Member(m.Name); ok {
+			missing[m.Name] = true
+		}
 		asked.Go(func() { answers <- a.question(ctx, m) })
 	}
 	defer asked.Wait()
@@ -42,7 +47,7 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 		select {
 		case answer := <-answers:
 			s.Answers = append(s.Answers, answer)
-			if left == 2 {
+			if delete(missing, answer.Name); len(missing) == 0 {
 				late.Reset(stragglers)
 			}
 		case <-late.C:

@@ -325,6 +325,7 @@ func survey(t *task) {
 		end()
 		return
 	}
+	alive := func(name string) bool { _, ok := t.snap.Member(name); return ok }
 	for _, n := range targets {
 		a.question(n, 2*time.Second, func(answer ha.Answer) {
 			if over {
@@ -332,10 +333,9 @@ func survey(t *task) {
 			}
 			s.Answers = append(s.Answers, answer)
 			missing = slices.DeleteFunc(missing, func(o string) bool { return o == n })
-			switch len(missing) {
-			case 0:
+			if len(missing) == 0 {
 				end()
-			case 1:
+			} else if !slices.ContainsFunc(missing, alive) {
 				a.after(300*time.Millisecond, end)
 			}
 		})

@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/config"
+)
+
+// TestSlowAnswerOfAMemberIsAwaited: a lost leader's host refuses at once, and a standby that is alive takes its time. A member that did
+// not wait for it would promote itself over WAL that only the slow one has.
+func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(3 * stragglers)
+		_, _ = w.Write([]byte(`{"role": "replica", "timeline": 2, "xlog": {"received_location": 83886080, "replayed_location": 83886080}}`))
+	}))
+	defer slow.Close()
+	lost := httptest.NewServer(http.NotFoundHandler())
+	lost.Close() // its port refuses now
+
+	a := &Agent{opt: Options{Peers: http.DefaultClient}}
+	in := input{
+		node:  &config.Node{Name: "db3"},
+		snap:  cluster.Snapshot{Members: []cluster.Member{{Name: "db1", APIURL: slow.URL}, {Name: "db3"}}},
+		story: story{oldLeader: &cluster.Member{Name: "db2", APIURL: lost.URL}},
+	}
+	var e effects
+	if err := a.ask(t.Context(), in, &e); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := e.survey.Answer("db1"); !answer.Reachable || answer.Position != 83886080 {
+		t.Errorf("db1, which is alive: %+v", answer)
+	}
+	if answer, _ := e.survey.Answer("db2"); !answer.Refused {
+		t.Errorf("db2, which is lost: %+v", answer)
+	}
+}
