@@ -203,7 +203,11 @@ func next(line string) (w word, rest string, err error) {
 
 // parseRule reads the fields of a line.
 func parseRule(fields [][]word) (rule, error) {
-	r := rule{kind: fields[0][0].text}
+	kind, err := one("connection type", fields[0])
+	r := rule{kind: kind}
+	if err != nil {
+		return r, err
+	}
 	least := 5
 	switch r.kind {
 	case "local":
@@ -223,13 +227,20 @@ func parseRule(fields [][]word) (rule, error) {
 		return r, err
 	}
 	if r.kind != "local" {
-		var err error
 		if rest, err = r.parseAddress(rest); err != nil {
 			return r, err
 		}
 	}
-	err := r.parseMethod(rest)
+	err = r.parseMethod(rest)
 	return r, err
+}
+
+// one is the only word of a field.
+func one(what string, field []word) (string, error) {
+	if len(field) > 1 {
+		return "", fmt.Errorf("%s %q: only one is allowed", what, field[0].text)
+	}
+	return field[0].text, nil
 }
 
 // checkNames refuses what would need the server's catalog, or other files, rather than let it match nothing.
@@ -254,12 +265,12 @@ func checkNames(databases, users []word) error {
 
 // parseAddress reads an address with its mask, and returns the fields behind it.
 func (r *rule) parseAddress(fields [][]word) ([][]word, error) {
-	text := fields[0][0].text
+	text, err := one("address", fields[0])
+	if err != nil {
+		return nil, err
+	}
 	if fields[0][0].keyword("all") {
 		return fields[1:], nil
-	}
-	if len(fields[0]) > 1 {
-		return nil, fmt.Errorf("address %q: only one is allowed", text)
 	}
 	if strings.Contains(text, "/") {
 		p, err := netip.ParsePrefix(text)
@@ -276,7 +287,11 @@ func (r *rule) parseAddress(fields [][]word) ([][]word, error) {
 	if len(fields) < 3 {
 		return nil, fmt.Errorf("address %q needs a mask: write %s/%d", text, text, a.BitLen())
 	}
-	bits, err := maskBits(fields[1][0].text, a)
+	mask, err := one("mask", fields[1])
+	if err != nil {
+		return nil, err
+	}
+	bits, err := maskBits(mask, a)
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +317,10 @@ func (r *rule) parseMethod(fields [][]word) error {
 	if len(fields) == 0 {
 		return errors.New("the line ends before the method")
 	}
-	name := fields[0][0].text
+	name, err := one("method", fields[0])
+	if err != nil {
+		return err
+	}
 	r.method = Method(name)
 	switch r.method {
 	case Trust, Reject, Password, MD5, SCRAM:
@@ -317,8 +335,8 @@ func (r *rule) parseMethod(fields [][]word) error {
 	default:
 		return fmt.Errorf("method %q is not supported: use scram-sha-256, md5, password, cert, peer, trust or reject", name)
 	}
-	for _, f := range fields[1:] {
-		if err := r.option(f[0].text); err != nil {
+	for _, w := range slices.Concat(fields[1:]...) {
+		if err := r.option(w.text); err != nil {
 			return err
 		}
 	}

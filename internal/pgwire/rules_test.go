@@ -72,13 +72,15 @@ func TestFaultyRules(t *testing.T) {
 		"host all +staff all md5", "host samerole all all md5", "host all @file all md5", "host all /^x all md5", "host all all all gss",
 		"host all all all peer", "local all all cert", "host all all all cert", `host "all all all md5`, "host all all all md5 map=x",
 		"host all all all md5 clientcert=verify-ca", "hostssl all all all md5 clientcert=1", "host all all samenet md5", "host all all 10.0.0.1,10.0.0.2 md5",
+		"host,hostssl all all all md5", "host all all 10.0.0.1 255.0.0.0,255.255.0.0 md5", "host all all all reject,trust",
+		"hostssl all all all md5,clientcert=verify-full", "hostssl all all all md5 clientcert=verify-ca,map=x",
 		"host all all all md5 \\",
 	}, "\n"))
 	if err == nil {
 		t.Fatal("no faults")
 	}
 	lines := strings.Split(err.Error(), "\n")
-	if len(lines) != 22 || !strings.HasPrefix(lines[0], "hba:2: ") || !strings.HasPrefix(lines[21], "hba:23: ") {
+	if len(lines) != 27 || !strings.HasPrefix(lines[0], "hba:2: ") || !strings.HasPrefix(lines[26], "hba:28: ") {
 		t.Errorf("%d faults:\n%v", len(lines), err)
 	}
 }

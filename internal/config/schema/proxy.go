@@ -83,7 +83,7 @@ func poolKeys(p string) []Key {
 	return []Key{
 		{Path: p, Kind: Section, Text: "Pools of the modes session, transaction and statement, in PgBouncer's words. A reload changes them under the clients; a change of track_extra_parameters closes the listener's."},
 		number("max_client_conn", "1000", "Clients of a listener; 0: any number."),
-		number("default_pool_size", "50", "Server connections of one database and user."),
+		{Path: p + ".default_pool_size", Kind: Number, Def: "50", Min: 1, Max: 1000000, Text: "Server connections of one database and user."},
 		number("min_pool_size", "0", "Server connections that are kept open once there was a client."),
 		number("reserve_pool_size", "0", "Server connections more, for clients that have waited for reserve_pool_timeout."),
 		duration("reserve_pool_timeout", "5s", "See reserve_pool_size; 0: there is no reserve."),

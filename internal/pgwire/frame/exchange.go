@@ -167,14 +167,12 @@ func (x *Exchange[T]) Query(kind byte) {
 	x.push(Entry[T]{Kind: kind})
 }
 
-// Extended enters Parse, Bind, Describe, Execute or Close. False: the server ignores it, because of an error before.
-func (x *Exchange[T]) Extended(e Entry[T]) bool {
+// Extended enters Parse, Bind, Describe, Execute or Close. After an error the server ignores it.
+func (x *Exchange[T]) Extended(e Entry[T]) {
 	x.batch = true
-	if x.skipping {
-		return false
+	if !x.skipping {
+		x.push(e)
 	}
-	x.push(e)
-	return true
 }
 
 // Sync enters a Sync. One within COPY data is ignored by the server, unless COPY fails before it.

@@ -66,6 +66,7 @@ func (c *client) greet() error {
 	if refusal != nil {
 		return c.refuse(refusal)
 	}
+	wishes, name := called(wishes)
 	var key strings.Builder
 	for _, w := range wishes {
 		fmt.Fprintf(&key, "%d=%s%s", w.at, w.value, between)
@@ -85,6 +86,9 @@ func (c *client) greet() error {
 		d.mu.Unlock()
 	}
 	c.params = t.got
+	if name != nil {
+		c.params = d.tracked.with(t.got, nameless, *name)
+	}
 	return c.hello(t.welcome)
 }
 
@@ -425,7 +429,10 @@ func (c *client) write(s *server, out []byte, more bool) error {
 	n, err := s.in.write(out)
 	s.sent.Add(int64(n))
 	if err != nil {
-		// Whatever the server has said before it went, its goroutine passes on.
+		// Whatever the server has said before it went, its goroutine passes on; a client that takes none of it holds up neither.
+		s.mu.Lock()
+		s.hurry()
+		s.mu.Unlock()
 		_ = s.conn.SetReadDeadline(time.Now().Add(farewell))
 		<-s.gone
 	}

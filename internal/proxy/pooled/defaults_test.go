@@ -1,6 +1,7 @@
 package pooled
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/havenha/haven/internal/postgres/pgtest"
@@ -12,7 +13,7 @@ func TestClientsAreToldTheSettingsOfTheDay(t *testing.T) {
 	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 2 })
 	old := h.connect()
 	exec(t, old, "ALTER ROLE postgres SET TimeZone = 'Asia/Tokyo'")
-	const wish = "application_name=x"
+	const wish = "options='-c IntervalStyle=iso_8601'"
 	h.connect(wish)
 	// One more server connection, which has the new settings; the older one stays.
 	exec(t, old, "BEGIN")
@@ -36,7 +37,26 @@ func TestClientsAreToldTheSettingsOfTheDay(t *testing.T) {
 		}
 		return nil
 	})
-	if got := text(t, h.connect("application_name=y"), "SHOW TimeZone"); got != "Asia/Tokyo" {
+	if got := text(t, h.connect("options='-c DateStyle=German'"), "SHOW TimeZone"); got != "Asia/Tokyo" {
 		t.Errorf("by the older connection a new client has %q", got)
+	}
+}
+
+// TestAnyApplicationNameLogsInAtOnce: names with a process in them are as many as clients, and none has to be tried at a server.
+func TestAnyApplicationNameLogsInAtOnce(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	busy := h.connect()
+	exec(t, busy, "BEGIN")
+	for given, want := range map[string]string{"worker-17": "worker-17", "gr\u00fcn": "gr??n", strings.Repeat("n", 100): strings.Repeat("n", maxAppName)} {
+		c := h.connect("application_name=" + given)
+		if got := c.PgConn().ParameterStatus("application_name"); got != want {
+			t.Errorf("%q: the client is told %q", given, got)
+		}
+		exec(t, busy, "COMMIT")
+		if got := text(t, c, "SHOW application_name"); got != want {
+			t.Errorf("%q: the server has %q", given, got)
+		}
+		exec(t, busy, "BEGIN")
 	}
 }

@@ -486,7 +486,7 @@ func lie(conn net.Conn, answer string, served func()) {
 // TestLastWordsBehindAnAnswerToUs: a server that ends in the very moment in which it has answered a statement of the pooler's own
 // has FATAL right behind that answer. Whoever waits for it goes on with another connection.
 func TestLastWordsBehindAnAnswerToUs(t *testing.T) {
-	answer := frame.Append(frame.Append(frame.Append(nil, 'S', "application_name\x00x\x00"), 'C', "SET\x00"), 'Z', "I")
+	answer := frame.Append(frame.Append(frame.Append(nil, 'S', "DateStyle\x00German\x00"), 'C', "SET\x00"), 'Z', "I")
 	fatal := frame.Append(slices.Clip(answer), 'E', "SFATAL\x00VFATAL\x00C57P01\x00Mterminating connection due to administrator command\x00\x00")
 	var connections atomic.Int32
 	p := fake(t, func(conn net.Conn, _ string) bool {
@@ -500,7 +500,7 @@ func TestLastWordsBehindAnAnswerToUs(t *testing.T) {
 	h := open(t, Transaction, p, size1)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	c, err := pgconn.Connect(ctx, h.url("application_name=x"))
+	c, err := pgconn.Connect(ctx, h.url("options='-c DateStyle=German'"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/havenha/haven/internal/pgwire/frame"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // size1 has all clients use one server connection in turn.
@@ -168,28 +169,59 @@ func viaPortal(name string) string {
 func bindAt(portal, name string) string {
 	return string(frame.Append(nil, 'B', portal, "\x00", name, "\x00\x00\x00\x00\x00\x00\x00"))
 }
-func executeAt(portal string) string {
-	return string(frame.Append(nil, 'E', portal, "\x00\x00\x00\x00\x00"))
+func executeAt(portal string) string { return fetchAt(portal, 0) }
+
+// fetchAt fetches at most that many rows; 0: all.
+func fetchAt(portal string, rows byte) string {
+	return string(frame.Append(nil, 'E', portal, "\x00\x00\x00\x00", string(rows)))
 }
 func closePortal(portal string) string { return string(frame.Append(nil, 'C', "P", portal, "\x00")) }
 
 // TestAnEmptyFetchIsNoTemporaryTable: drivers that fetch in portions, as JDBC's with a fetch size, end with one that may have no row.
 func TestAnEmptyFetchIsNoTemporaryTable(t *testing.T) {
 	_, _, p := pg(t)
-	h := open(t, Transaction, p, size1)
-	a := h.raw()
-	play(a, query("BEGIN")+parse("rows", "SELECT 1 WHERE false")+describe("rows")+bindAt("p", "rows")+executeAt("p")+sync_)
-	play(a, query("COMMIT"))
-	var kept int
-	h.door.mu.Lock()
-	for s := range h.door.servers {
-		s.mu.Lock()
-		kept = len(s.statements.has)
-		s.mu.Unlock()
+	for name, script := range map[string]string{
+		"described": parse("rows", "SELECT 1 WHERE false") + describe("rows") + bindAt("p", "rows") + executeAt("p") + sync_,
+		"suspended": parse("rows", "SELECT 1") + bindAt("p", "rows") + fetchAt("p", 1) + sync_ + "|" + fetchAt("p", 1) + sync_,
+	} {
+		h := open(t, Transaction, p, size1)
+		a := h.raw()
+		for batch := range strings.SplitSeq(query("BEGIN")+script+"|"+query("COMMIT"), "|") {
+			play(a, batch)
+		}
+		pgtest.Eventually(t, "the connection is back", func() error {
+			if h.door.Snapshot()[0].ServersIdle != 1 {
+				return errUnasked
+			}
+			return nil
+		})
+		var kept int
+		h.door.mu.Lock()
+		for s := range h.door.servers {
+			s.mu.Lock()
+			kept = len(s.statements.has)
+			s.mu.Unlock()
+		}
+		h.door.mu.Unlock()
+		if kept != 1 {
+			t.Errorf("%s: the server has %d prepared statements after its transaction", name, kept)
+		}
 	}
-	h.door.mu.Unlock()
-	if kept != 1 {
-		t.Errorf("the server has %d prepared statements after its transaction", kept)
+}
+
+// TestPortalsOfOneNameToTheServer have names that differ behind what a server looks at. The second makes a temporary table.
+func TestPortalsOfOneNameToTheServer(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a, b := h.raw(), h.raw()
+	long := strings.Repeat("p", maxPortalName)
+	got := play(a, query("BEGIN")+parse("rows", "SELECT 1")+describe("rows")+parse("into", "SELECT 1 AS i INTO TEMP aliased")+
+		bindAt(long+"a", "rows")+closePortal(long+"b")+bindAt(long+"b", "into")+executeAt(long+"a")+sync_+query("COMMIT"))
+	if !strings.Contains(got, "C[SELECT 1]") {
+		t.Error("the table was not made:", got)
+	}
+	if got := play(b, query("SELECT count(*) FROM pg_class WHERE relname = 'aliased'")); !strings.Contains(got, "D[0]") {
+		t.Error("another client sees the temporary table:", got)
 	}
 }
 

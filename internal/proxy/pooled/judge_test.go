@@ -48,6 +48,19 @@ func TestACertificateThatIsNotAcceptedIsTold(t *testing.T) {
 	}
 }
 
+// TestALoginThatTheServerRefusesIsTold as one of the proxy's, not of the client's: that has proved itself.
+func TestALoginThatTheServerRefusesIsTold(t *testing.T) {
+	address, _ := refusing(t, "28P01")
+	p := newPlace()
+	p.admit(address)
+	conn := open(t, Transaction, p, nil).knock()
+	pgtest.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	told, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(told), "08P01") || !strings.Contains(string(told), "server login failed: no") {
+		t.Errorf("%q, %v", told, err)
+	}
+}
+
 // TestWhatARefusedLoginSaysOfTheServer: only a server that says that all of it is down is not what it was taken for. Other troubles that pass are
 // those of one database, one user, or one moment: who waits goes on waiting.
 func TestWhatARefusedLoginSaysOfTheServer(t *testing.T) {

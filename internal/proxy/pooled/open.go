@@ -159,6 +159,8 @@ func (d *Door) judge(l *lane, seat Seat, err error) error {
 	var said *pgwire.Error
 	switch {
 	case errors.As(err, &said) && passes(said.Code):
+	case errors.As(err, &said) && strings.HasPrefix(said.Code, "28"): // what the proxy has of the user is not what the server wants
+		return &pgwire.Error{Code: "08P01", Message: "server login failed: " + said.Message}
 	case errors.As(err, &said) && !down(said.Code):
 		return said
 	case !seat.Primary() && (errors.Is(err, pgwire.ErrNoTLS) || errors.Is(err, pgwire.ErrCertificate)): // another replica may do

@@ -101,6 +101,29 @@ func (d *Door) wishes(given []pgwire.Param) ([]wish, *pgwire.Error) {
 	return out, nil
 }
 
+// called takes application_name out of wishes: there are as many as clients, perhaps, and any is granted, cleaned as servers do it
+// (PostgreSQL: pg_clean_ascii, NAMEDATALEN). nil: it is not among them.
+func called(wishes []wish) (others []wish, name *string) {
+	for _, w := range wishes {
+		if w.at != nameless {
+			others = append(others, w)
+			continue
+		}
+		clean := []byte(w.value[:min(len(w.value), maxAppName)])
+		for i, b := range clean {
+			if b < ' ' || b > '~' {
+				clean[i] = '?'
+			}
+		}
+		text := string(clean)
+		name = &text
+	}
+	return others, name
+}
+
+// maxAppName is the length of the longest application_name, in bytes.
+const maxAppName = 63
+
 func (d *Door) ignored(name string) bool {
 	return slices.ContainsFunc(d.terms.Load().Pool.IgnoreStartupParameters, func(n string) bool { return strings.EqualFold(n, name) })
 }

@@ -60,8 +60,13 @@ type portal struct {
 	batch     uint64
 }
 
-// maxPortals bounds the named portals that are remembered.
-const maxPortals = 100
+// maxPortals bounds the named portals that are remembered, and maxPortalName what a server looks at of a name (PostgreSQL: NAMEDATALEN).
+const (
+	maxPortals    = 100
+	maxPortalName = 63
+)
+
+func cutName(name []byte) string { return string(name[:min(len(name), maxPortalName)]) }
 
 // bind notes whose a portal is; nil: it is not known.
 func (pr *prepared) bind(name []byte, st *statement, batch uint64) {
@@ -69,7 +74,7 @@ func (pr *prepared) bind(name []byte, st *statement, batch uint64) {
 	case len(name) == 0:
 		pr.bound = portal{st, batch}
 	case st == nil:
-		delete(pr.portals, string(name))
+		delete(pr.portals, cutName(name))
 	default:
 		if pr.portals == nil {
 			pr.portals = map[string]portal{}
@@ -77,7 +82,7 @@ func (pr *prepared) bind(name []byte, st *statement, batch uint64) {
 		if len(pr.portals) >= maxPortals {
 			clear(pr.portals)
 		}
-		pr.portals[string(name)] = portal{st, batch}
+		pr.portals[cutName(name)] = portal{st, batch}
 	}
 }
 
@@ -91,7 +96,7 @@ func (pr *prepared) unbind() {
 func (pr *prepared) behind(name []byte, s *server) *statement {
 	of := pr.bound
 	if len(name) > 0 {
-		of = pr.portals[string(name)]
+		of = pr.portals[cutName(name)]
 	}
 	if of.batch != s.statements.batch && s.x.Owes() {
 		return nil
@@ -164,7 +169,7 @@ type statements struct {
 	since   uint64 // the batch in which unnamed was sent
 	batch   uint64
 	clock   uint64
-	open    []string // sent behind commands that may have changed settings, which the server has not reported yet
+	open    []string // sent since nothing was owed: a setting that the server reports may have changed before they were parsed
 }
 
 // unknown is the number of an unnamed statement that is not any client's.
@@ -413,7 +418,15 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		s.x.Extended(entry{Kind: 'P', Note: pr.current})
 	case !whole: // too long to be kept: it stays at this server, which is reset afterwards
 		s.dirty = true
-		s.x.Extended(entry{Kind: 'P'})
+		e := entry{Kind: 'P'}
+		if old != nil { // the server shall say so
+			p.open(&c.door.buffers)
+			p.upTo(i, frame.Head+len(name))
+			old = c.ensure(s, p, old)
+			p.out = frame.AppendRenamed(p.out, 'P', size, nil, len(name), old.name)
+			e.Note = &statement{name: old.name, client: old.client, twice: true}
+		}
+		s.x.Extended(e)
 	case old != nil:
 		p.open(&c.door.buffers)
 		p.upTo(i, size)
@@ -499,9 +512,7 @@ func (c *client) put(s *server, p *parcel, st *statement, swallow bool) {
 	s.x.Extended(entry{Kind: 'P', Swallow: swallow, Note: st})
 	t.clock++
 	t.has[st.name] = &copyOf{batch: t.batch, used: t.clock}
-	if s.x.Unreported() {
-		t.open = append(t.open, st.name)
-	}
+	t.open = append(t.open, st.name)
 }
 
 // evict closes the statement that was not used for longest, unless that may be needed by what is on its way.

@@ -42,6 +42,8 @@ func TestRepliesAreThoseOfAServer(t *testing.T) {
 		{"closed without being there", closing("s") + sync_},
 		{"twice", parse("s", "SELECT 1") + sync_ + "|" + parse("s", "SELECT 2") + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
 		{"twice in one batch", parse("s", "SELECT 1") + parse("s", "SELECT 2") + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
+		{"twice, and too long to be kept", parse("s", "SELECT 1") + sync_ + "|" + parse("s", "SELECT 2 -- "+strings.Repeat("x", maxKept)) + sync_ + "|" + bind("s") + execute + sync_},
+		{"twice in a failed transaction", parse("s", "SELECT 1") + sync_ + "|" + query("BEGIN") + "|" + query("SELECT 1/0") + "|" + parse("s", "SELECT 2") + sync_ + "|" + query("ROLLBACK")},
 		{"wrong", parse("s", "SELEC 1") + bind("s") + execute + sync_ + "|" + bind("s") + execute + sync_},
 		{"wrong, then right", parse("s", "SELEC 1") + sync_ + parse("s", "SELECT 1") + bind("s") + execute + sync_},
 		{"skipped parse", parse("a", "SELEC 1") + parse("b", "SELECT 1") + sync_ + "|" + bind("b") + execute + sync_},

@@ -368,19 +368,22 @@ func (s *server) alone(kind byte) error {
 	return errUnasked
 }
 
+// duplicate is the SQLSTATE of a name that is taken by another prepared statement.
+const duplicate = "42P05"
+
 // answered does what a reply means for prepared statements, and tells whether the client gets it.
 func (s *server) answered(kind byte, e entry, m []byte) bool {
 	switch {
 	case kind == 'E':
-		if e.Note != nil && e.Note.twice {
-			s.replace(&pgwire.Error{Severity: "ERROR", Code: "42P05", Message: "prepared statement \"" + e.Note.client + "\" already exists"})
+		if e.Note != nil && e.Note.twice && string(field(m[frame.Head:], 'C')) == duplicate {
+			s.replace(&pgwire.Error{Severity: "ERROR", Code: duplicate, Message: "prepared statement \"" + e.Note.client + "\" already exists"})
 			return false
 		}
 		if e.Note != nil && !e.Note.unnamed && outdated(m[frame.Head:]) {
 			s.statements.distrust(e.Note.name)
 		}
 		return true
-	case kind == 'T' && e.Kind == 'D' && e.Note != nil:
+	case (kind == 'T' && e.Kind == 'D' || kind == 's') && e.Note != nil: // a portal that is suspended has rows
 		e.Note.rows = true
 	case kind == '1' && e.Note != nil && !e.Note.unnamed && s.unsettled: // by what settings it was parsed is not known
 		s.statements.distrust(e.Note.name)
@@ -590,12 +593,17 @@ func lost(fate frame.Fate) *pgwire.Error {
 // cut ends the connection from outside, at once.
 func (s *server) cut() {
 	s.mu.Lock()
+	s.hurry()
+	s.mu.Unlock()
+	s.in.end()
+}
+
+// hurry gives the client little time to take what is still to come from a server that is gone, or has to go. The server is locked.
+func (s *server) hurry() {
 	s.cutoff = true
 	if c := s.client; c != nil {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(farewell))
 	}
-	s.mu.Unlock()
-	s.in.end()
 }
 
 // farewell is how long the last bytes to somebody may take.

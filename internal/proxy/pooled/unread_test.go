@@ -393,3 +393,42 @@ func TestServersThatEndReadAndUnread(t *testing.T) {
 		})
 	}
 }
+
+// TestALostServerDoesNotWaitForItsClient has a client send on and on without reading, and its server end in the middle of rows.
+func TestALostServerDoesNotWaitForItsClient(t *testing.T) {
+	rows := bytes.Repeat(frame.Append(nil, 'D', "\x00\x01\x00\x00\x10\x00", strings.Repeat("x", 4096)), 256)
+	lost := make(chan struct{})
+	p := fake(t, func(conn net.Conn, _ string) bool {
+		for { // until nobody takes them
+			_ = conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			if _, err := conn.Write(rows); err != nil {
+				break
+			}
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0) // the client's next write fails
+		conn.Close()
+		close(lost)
+		return false
+	}, func() {})
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	_ = a.SetDeadline(time.Now().Add(3 * patience))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for {
+			if _, err := a.Write([]byte(query("SELECT 1"))); err != nil {
+				return
+			}
+		}
+	}()
+	<-lost
+	pgtest.Eventually(t, "the place in the pool is free", func() error {
+		if h.door.Snapshot()[0].ServersActive != 0 {
+			return errUnasked
+		}
+		return nil
+	})
+	a.Close()
+	<-sent
+}

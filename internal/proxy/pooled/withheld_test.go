@@ -21,6 +21,7 @@ func welcome() []byte {
 	hello := frame.Append(nil, 'R', "\x00\x00\x00\x00")
 	hello = frame.Append(hello, 'S', "in_hot_standby\x00off\x00")
 	hello = frame.Append(hello, 'S', "application_name\x00\x00")
+	hello = frame.Append(hello, 'S', "DateStyle\x00ISO, MDY\x00")
 	hello = frame.Append(hello, 'K', "\x00\x00\x00\x01\x00\x00\x00\x02")
 	return frame.Append(hello, 'Z', "I")
 }
