@@ -107,6 +107,7 @@ type state struct {
 	memory  ha.Memory
 
 	seen       seen
+	answered   answered
 	reach      reach
 	grounded   bool // reach holds the end of the WAL on disk as it was when the server last began to answer
 	watching   bool // the loss of the connection to the server will be told
@@ -170,7 +171,6 @@ func New(o Options) *Agent {
 	a.writer = newKeyWriter(a)
 	a.chores = &chores{result: make(chan choresDone, 1)}
 	a.st.checkpoint = true
-	a.st.started = bootclock.Now()
 	a.st.dynamic, _, _ = config.ParseDynamic(config.DefaultDCS(o.Node.Format, o.Node.Bootstrap), true)
 	a.keeper.timing(a.st.dynamic.TTL, a.st.dynamic.LoopWait)
 	return a
@@ -197,6 +197,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer a.running.Wait()
 	defer end()
+	a.st.started = bootclock.Now()
 	if err := a.adopt(); err != nil {
 		return err
 	}
@@ -268,6 +269,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if a.warden.takenOver.Load() {
 		return 0, &FatalError{Reason: ha.Reason{Text: guard.ErrTakenOver.Error()}}
 	}
+	a.takeProofs()
 	now := bootclock.Now()
 	a.lastTurn.Store(int64(now))
 	a.noticeStolenTime()

@@ -296,6 +296,18 @@ func (a *Agent) takeRenewal(r renewal) {
 	}
 }
 
+// takeProofs takes the renewals that have come, so that no deadline is judged that one of them has moved on.
+func (a *Agent) takeProofs() {
+	for {
+		select {
+		case r := <-a.renewals:
+			a.takeRenewal(r)
+		default:
+			return
+		}
+	}
+}
+
 func writesTerm(k ha.Kind) bool {
 	return k == ha.Open || k == ha.Acquire || k == ha.HandOver
 }

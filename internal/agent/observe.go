@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -33,6 +34,13 @@ type seen struct {
 	end      *reach // of a standby's WAL on disk; nil: it was not looked for
 	at       cluster.Instant
 	wall     time.Time
+}
+
+// answered is the last answer of a server.
+type answered struct {
+	probe   *postgres.Probe
+	process *postgres.Server
+	at      cluster.Instant
 }
 
 type lookResult struct {
@@ -168,6 +176,7 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	if s.probe == nil {
 		return
 	}
+	a.st.answered = answered{s.probe, a.st.process, s.at}
 	a.clearFounded(s)
 	if t := a.st.task; s.mark.Pending != 0 && s.probe.InRecovery && s.probe.ReceiverStatus == "streaming" && (t == nil || t.Kind != ha.Promote) {
 		a.dropPending()
@@ -422,8 +431,23 @@ func storeView(s cluster.Snapshot, known bool, loopWait time.Duration) ha.Store 
 	return v
 }
 
-func (a *Agent) serverView() ha.Server {
-	s := a.st.seen
+func (a *Agent) serverView() ha.Server { return a.viewOf(a.st.seen) }
+
+// steady is how long a server that lives, and is only slow to answer, is shown to others as it last answered.
+const steady = 5 * time.Second
+
+// shown is what was seen last, as others are to know it: for one slow answer nobody shall route past this member, take it for
+// unready, or lose sight of how far it is.
+func (a *Agent) shown() seen {
+	s, last := a.st.seen, a.st.answered
+	if s.probe == nil && s.process == ha.ProcessUp && errors.Is(s.probeErr, context.DeadlineExceeded) &&
+		last.process != nil && last.process == a.st.process && bootclock.Now().Sub(last.at) < steady {
+		s.probe, s.at = last.probe, last.at
+	}
+	return s
+}
+
+func (a *Agent) viewOf(s seen) ha.Server {
 	v := ha.Server{Disk: ha.DiskUnknown, Process: s.process, Crash: a.st.crash, Upstream: a.st.upstream, Knocks: a.knocker.of(a.st.process), Room: a.surveyor.now(s.disk.Control.SegmentSize), Recovery: s.replay.Doing, Busy: s.replay.Busy}
 	if v.Process == "" {
 		v.Process = ha.ProcessUnknown

@@ -178,7 +178,7 @@ func (a *Agent) takeOrders(v *ha.View) {
 }
 
 // passing tells whether orders wait for the end of what is under way; the loop turns then.
-func passing(t *ha.Task) bool { return t != nil && t.Passing() }
+func passing(t *ha.Task) bool { return t != nil && (t.Passing() || t.Kind == reconfigure) }
 
 func (a *Agent) refuse(what string, why ha.Refusal, reply chan<- error) {
 	a.log.Warn("an order of an operator is not carried out", "order", what, "why", string(why))

@@ -178,19 +178,19 @@ func (a *Agent) member() cluster.Member {
 	if st.task != nil {
 		running = st.task.Kind
 	}
-	server := a.serverView()
-	m.Haven.Health = server.Health(policy(st.dynamic, n))
+	m.Haven.Health = a.serverView().Health(policy(st.dynamic, n))
 	if a.watchdogFailed(n, st.dynamic.TTL) {
 		m.Haven.Health = ha.HealthUnguarded
 	}
-	m.State, m.Role = server.Published(running, st.holder != nil, st.memory.StartFailures)
+	shown := a.shown()
+	m.State, m.Role = a.viewOf(shown).Published(running, st.holder != nil, st.memory.StartFailures)
 	if running == ha.Bootstrap && n.Bootstrap != nil && n.Bootstrap.Method.Command != "" {
 		m.State = cluster.StateBootstrap
 	}
 	if running == ha.Clone {
 		m.Haven.Progress = a.copied.Load().text()
 	}
-	if p := st.seen.probe; p != nil {
+	if p := shown.probe; p != nil {
 		memberPositions(&m, p)
 	} else {
 		m.Timeline = st.seen.disk.Control.Timeline

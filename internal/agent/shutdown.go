@@ -10,10 +10,12 @@ import (
 	"github.com/havenha/haven/internal/postgres"
 )
 
-// Bounds of an agent's orderly end: all of it, and one question to a store that may be ending too.
+// Bounds of an agent's orderly end: all of it, and one question to a store that may be ending too. stopTick is how often the loop
+// shows meanwhile that it turns.
 const (
 	stopTimeout = 60 * time.Second
-	farewell    = time.Second
+	farewell    = 3 * time.Second
+	stopTick    = time.Second
 )
 
 // shutdown ends the agent in an orderly way: a leader hands over to a synchronous standby that streams, or stops and
@@ -59,7 +61,7 @@ func (a *Agent) finishOrder(ctx context.Context) {
 			a.takeRenewal(r)
 		case r := <-a.done:
 			a.takeOutcome(ctx, r)
-		case <-time.After(farewell):
+		case <-time.After(stopTick):
 		}
 	}
 }
@@ -82,8 +84,11 @@ func (a *Agent) awaitEnd(ctx context.Context, ended <-chan struct{}) {
 			return
 		case r := <-a.renewals:
 			a.takeRenewal(r)
-		case <-time.After(farewell):
+		case <-time.After(stopTick):
 		case <-due:
+			if a.takeProofs(); !a.st.lost && bootclock.Now().Before(a.st.deadline) {
+				continue
+			}
 			killed = true
 			a.log.Error("the server did not stop before the deadline of its leadership: ending it")
 			a.beside(ctx, func(ctx context.Context) {

@@ -20,8 +20,7 @@ import (
 // askTimeout bounds one question to another member (Patroni, leader race).
 const askTimeout = 2 * time.Second
 
-// stragglers is how long a survey goes on to wait for a last leader whose member key is gone, once all others have answered:
-// a lost host answers never. A member whose key is there is alive, and may have more WAL: a slow answer is waited for.
+// stragglers is how long a survey goes on to wait for those who need not answer, once all others have: a lost host answers never.
 const stragglers = 300 * time.Millisecond
 
 // ask asks all other members at once. The last leader is asked too, though its key may be gone, so that the cause of
@@ -32,13 +31,15 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 	defer cancel()
 	targets := a.targets(in)
 	answers := make(chan ha.Answer, len(targets))
-	missing := map[string]bool{} // the members with a key whose answers are still to come
+	missing := map[string]bool{} // those who are waited for
 	var asked sync.WaitGroup
 	for _, m := range targets {
-		if _, ok := in.snap.Member(m.Name); ok {
-			missing[m.Name] = true
+		if !in.counts(m) {
+			asked.Go(func() { answers <- a.question(ctx, m) })
+			continue
 		}
-		asked.Go(func() { answers <- a.question(ctx, m) })
+		missing[m.Name] = true
+		asked.Go(func() { answers <- a.insist(ctx, m) })
 	}
 	defer asked.Wait()
 	late := time.NewTimer(askTimeout)
@@ -75,6 +76,29 @@ func (a *Agent) targets(in input) []cluster.Member {
 		}
 	}
 	return out
+}
+
+// counts tells whether the answer of that member may decide who leads: it is alive, since its key is there, and may have more WAL
+// than others. The last leader has its lease or its own word against it, and a leader hands over to a synchronous standby only.
+func (in input) counts(m cluster.Member) bool {
+	if _, ok := in.snap.Member(m.Name); !ok {
+		return false
+	}
+	if old := in.story.oldLeader; old != nil && old.Name == m.Name {
+		return false
+	}
+	return in.holder == nil || in.snap.Sync.Has(m.Name)
+}
+
+// insist asks a member again whose server runs, as its key says, and which tells nothing of it: its agent starts anew, or the server
+// was slow a moment ago.
+func (a *Agent) insist(ctx context.Context, m cluster.Member) ha.Answer {
+	for ; ; pause(ctx, 100*time.Millisecond) {
+		answer := a.question(ctx, m)
+		if answer.Reachable || m.State != cluster.StateRunning || ctx.Err() != nil {
+			return answer
+		}
+	}
 }
 
 func (a *Agent) askOne(ctx context.Context, s cluster.Snapshot, name string) (ha.Answer, error) {

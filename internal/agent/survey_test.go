@@ -3,6 +3,7 @@ package agent
 import (
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,10 +11,15 @@ import (
 	"github.com/havenha/haven/internal/config"
 )
 
-// TestSlowAnswerOfAMemberIsAwaited: a lost leader's host refuses at once, and a standby that is alive takes its time. A member that did
-// not wait for it would promote itself over WAL that only the slow one has.
+// TestSlowAnswerOfAMemberIsAwaited: a lost leader's host refuses at once, and a standby that is alive says nothing of its server at first,
+// and takes its time. A member that did not wait for it would promote itself over WAL that only the slow one has.
 func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
+	var asked atomic.Int32
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) == 1 {
+			_, _ = w.Write([]byte(`{"role": "replica"}`))
+			return
+		}
 		time.Sleep(3 * stragglers)
 		_, _ = w.Write([]byte(`{"role": "replica", "timeline": 2, "xlog": {"received_location": 83886080, "replayed_location": 83886080}}`))
 	}))
@@ -24,7 +30,7 @@ func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
 	a := &Agent{opt: Options{Peers: http.DefaultClient}}
 	in := input{
 		node:  &config.Node{Name: "db3"},
-		snap:  cluster.Snapshot{Members: []cluster.Member{{Name: "db1", APIURL: slow.URL}, {Name: "db3"}}},
+		snap:  cluster.Snapshot{Members: []cluster.Member{{Name: "db1", APIURL: slow.URL, State: cluster.StateRunning}, {Name: "db3"}}},
 		story: story{oldLeader: &cluster.Member{Name: "db2", APIURL: lost.URL}},
 	}
 	var e effects

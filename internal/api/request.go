@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -132,9 +134,12 @@ func others(snap cluster.Snapshot, fits func(cluster.Member) bool) []cluster.Mem
 	return out
 }
 
+// readyWithin is how long one that may lead has to say so. Its agent may have been slow a moment ago, or its server.
+const readyWithin = 5 * time.Second
+
 // anyReady asks the members all at once whether one of them answers and may lead.
 func (s *Server) anyReady(ctx context.Context, members []cluster.Member) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	var found atomic.Bool
 	var asked sync.WaitGroup
@@ -159,19 +164,35 @@ type peerAnswer struct {
 	WatchdogFailed bool            `json:"watchdog_failed"`
 }
 
+// ready tells whether that member may lead. One whose server runs, as its key says, is asked until it tells of it.
 func (s *Server) ready(ctx context.Context, m cluster.Member) bool {
+	for {
+		ready, told := s.askReady(ctx, m)
+		if told || m.State != cluster.StateRunning {
+			return ready
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// askReady asks one member; told is false where it says nothing of its server.
+func (s *Server) askReady(ctx context.Context, m cluster.Member) (ready, told bool) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.APIURL, nil)
 	if err != nil {
-		return false
+		return false, true
 	}
 	resp, err := s.opt.Peers.Do(req)
 	if err != nil {
-		return false
+		return false, errors.Is(err, syscall.ECONNREFUSED)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	var a peerAnswer
 	if json.NewDecoder(http.MaxBytesReader(nil, resp.Body, maxBody)).Decode(&a) != nil || len(a.Xlog) == 0 {
-		return false
+		return false, false
 	}
-	return cluster.Member{Tags: a.Tags}.MayLead() && !a.WatchdogFailed
+	return cluster.Member{Tags: a.Tags}.MayLead() && !a.WatchdogFailed, true
 }

@@ -15,8 +15,9 @@ const surveyAge = 5 * time.Second
 const candidateGrace = 5 * time.Second
 
 // gaveUpPause is how long a member that gave the leader key up because of primary_start_timeout leaves the race to others:
-// started at once it would often win, since it has the most WAL, and nothing would have been gained (Patroni: 2 s).
-const gaveUpPause = 3 * time.Second
+// started at once it would often win, since it has the most WAL, and nothing would have been gained (Patroni: 2 s). It is longer than
+// another one takes to notice, ask, look and acquire on a busy host.
+const gaveUpPause = 8 * time.Second
 
 // raceRules are those of every member while nobody holds the leader key (Patroni, leader race).
 func raceRules(v View, m *Memory) (Decision, bool) {

@@ -20,7 +20,8 @@ func (i *Instance) Promote(ctx context.Context) error {
 	// Without waiting: pg_promote's own wait looks only every 100 ms.
 	if _, err := i.heartQuery(ctx, "SELECT pg_promote(false)"); err != nil {
 		var refused *pgconn.PgError
-		if ctx.Err() != nil || (errors.As(err, &refused) && refused.SeverityUnlocalized == "ERROR") {
+		const queryCanceled = "57014" // by statement_timeout: the request may be out
+		if ctx.Err() != nil || (errors.As(err, &refused) && refused.SeverityUnlocalized == "ERROR" && refused.Code != queryCanceled) {
 			return fmt.Errorf("promote: %w", err)
 		}
 		if ferr := i.promoteByFile(); ferr != nil {

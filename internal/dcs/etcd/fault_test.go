@@ -78,11 +78,12 @@ func TestFrozenEtcdNeverRenews(t *testing.T) {
 	}
 }
 
-// relay is a TCP relay before an etcd that can swallow all that etcd answers.
+// relay is a TCP relay before an etcd that can swallow all that etcd answers, or delay it.
 type relay struct {
 	address string
 	mu      sync.Mutex
 	mute    bool
+	delay   time.Duration
 	conns   []net.Conn
 }
 
@@ -132,8 +133,9 @@ func (r *relay) answers(to io.Writer, from io.Reader) {
 			return
 		}
 		r.mu.Lock()
-		mute := r.mute
+		mute, delay := r.mute, r.delay
 		r.mu.Unlock()
+		time.Sleep(delay)
 		if !mute {
 			_, _ = to.Write(buf[:n])
 		}
@@ -144,6 +146,12 @@ func (r *relay) set(mute bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mute = mute
+}
+
+func (r *relay) slow(delay time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.delay = delay
 }
 
 func (r *relay) cut() {
@@ -236,6 +244,24 @@ func TestConnectionLossIsUnknown(t *testing.T) {
 	r.set(false)
 	r.cut()
 	nextUpdate(t, watch, "a new snapshot", func(u dcs.Update) bool { return u.Err == nil && u.Snapshot.Leader != nil })
+}
+
+// TestSlowStoreProvesLeadership: the two answers of a renewal take longer than a tenth of the lease.
+func TestSlowStoreProvesLeadership(t *testing.T) {
+	r := startRelay(t, dcstest.StartEtcd(t))
+	c := openClient(t, Options{Endpoints: []string{r.address}})
+	l, err := c.Grant(t.Context(), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.Acquire(t.Context(), dcs.Claim{Name: "db1", Lease: l.ID, Term: cluster.Term{Number: 1, Holder: "db1", Nonce: "n1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.slow(700 * time.Millisecond)
+	if _, err := c.Renew(t.Context(), h); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestWatchSurvivesCompaction(t *testing.T) {

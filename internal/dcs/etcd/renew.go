@@ -41,7 +41,8 @@ func (p *lastProof) set(e epoch) {
 }
 
 // Renew proves leadership, trying the endpoints in turn until one proves it, ctx or RetryTimeout ends. One try lasts at
-// most a tenth of the lease, and at least 200 ms.
+// most a tenth of the lease, and at least 200 ms; with each round over all endpoints twice as long as before, up to a third of
+// the lease: a store that is slow has to be waited for longer, or it would never prove anything.
 //
 // A deposed etcd leader was seen to answer keepalives after a freeze, with the raft term from before it (etcd 3.4.23).
 // So the keepalive counts only if the transactions before and after it, which go through a quorum, and the keepalive
@@ -51,14 +52,15 @@ func (c *Client) Renew(ctx context.Context, h dcs.Holder) (dcs.Renewal, error) {
 	defer cancel()
 	began := time.Now()
 	failed := &Unreachable{}
-	for {
+	first, longest := c.renewalTime(h.Lease)
+	for limit := first; ; limit = min(2*limit, longest) {
 		nodes, err := c.nodes(ctx, c.renewals)
 		if err != nil {
 			failed.note(c.source(), err)
 		}
 		for _, n := range nodes {
 			var r dcs.Renewal
-			err := c.try(ctx, n, c.renewalTime(h.Lease), func(ctx context.Context, l *link) (err error) {
+			err := c.try(ctx, n, limit, func(ctx context.Context, l *link) (err error) {
 				r, err = c.renewOn(ctx, l, h)
 				return err
 			})
@@ -79,12 +81,14 @@ func (c *Client) Renew(ctx context.Context, h dcs.Holder) (dcs.Renewal, error) {
 	}
 }
 
-func (c *Client) renewalTime(lease int64) time.Duration {
+// renewalTime is how long one try may take, at first and at most.
+func (c *Client) renewalTime(lease int64) (first, longest time.Duration) {
 	ttl := c.leases.get(lease)
 	if ttl == 0 {
 		ttl = unknownTTL
 	}
-	return max(ttl/10, shortestRenewal)
+	first = max(ttl/10, shortestRenewal)
+	return first, max(ttl/3, first)
 }
 
 // renewOn is one try on one endpoint.

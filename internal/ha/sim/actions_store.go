@@ -295,7 +295,7 @@ func repair(t *task) {
 	t.write(c, false)
 }
 
-// survey asks all other members at once; a lost host is waited for only a little longer than the others.
+// survey asks all other members at once; who need not answer is waited for only a little longer than the others (agent.ask).
 func survey(t *task) {
 	a := t.a
 	resume := t.answer()
@@ -325,7 +325,10 @@ func survey(t *task) {
 		end()
 		return
 	}
-	alive := func(name string) bool { _, ok := t.snap.Member(name); return ok }
+	counts := func(name string) bool {
+		_, alive := t.snap.Member(name)
+		return alive && (a.oldLeader == nil || a.oldLeader.Name != name) && (t.holder == nil || t.snap.Sync.Has(name))
+	}
 	for _, n := range targets {
 		a.question(n, 2*time.Second, func(answer ha.Answer) {
 			if over {
@@ -335,7 +338,7 @@ func survey(t *task) {
 			missing = slices.DeleteFunc(missing, func(o string) bool { return o == n })
 			if len(missing) == 0 {
 				end()
-			} else if !slices.ContainsFunc(missing, alive) {
+			} else if !slices.ContainsFunc(missing, counts) {
 				a.after(300*time.Millisecond, end)
 			}
 		})

@@ -91,7 +91,8 @@ type proof struct {
 	ttl   time.Duration
 }
 
-// renew proves leadership: a keepalive between two linearizable transactions of one raft term (etcd.Client.Renew).
+// renew proves leadership: a keepalive between two linearizable transactions of one raft term (etcd.Client.Renew). Its tries do not get
+// more and more time here, which matters to a slow store only.
 func (a *agent) renew(h holder, within time.Duration, done func(p proof, err error)) {
 	end := a.now().Add(within)
 	limit := min(max(a.policy().TTL/10, 200*time.Millisecond), within)

@@ -73,10 +73,8 @@ func (h *Heartbeat) LossReason() error {
 // Query runs one statement on the session, opening it if need be. It never blocks longer than ctx: a
 // session that has not answered by then is given up.
 func (h *Heartbeat) Query(ctx context.Context, sql string) ([][]string, error) {
-	select {
-	case <-h.turn:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := h.await(ctx); err != nil {
+		return nil, err
 	}
 	defer func() { h.turn <- struct{}{} }()
 	conn, err := h.session(ctx)
@@ -103,6 +101,28 @@ func (h *Heartbeat) Query(ctx context.Context, sql string) ([][]string, error) {
 		conn.end()
 		return nil, fmt.Errorf("heartbeat: no answer: %w", ctx.Err())
 	}
+}
+
+// leastTime is what must be left for an answer after the wait for the turn. With less, a session would be given up whose server is well.
+const leastTime = time.Second
+
+// await waits for the turn.
+func (h *Heartbeat) await(ctx context.Context) error {
+	select {
+	case <-h.turn:
+		return nil
+	default:
+	}
+	select {
+	case <-h.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < leastTime {
+		h.turn <- struct{}{}
+		return fmt.Errorf("heartbeat: others asked first: %w", context.DeadlineExceeded)
+	}
+	return nil
 }
 
 // session gives the open session, or opens one. The caller has the turn.
