@@ -36,11 +36,11 @@ type seen struct {
 	wall     time.Time
 }
 
-// answered is the last answer of a server.
+// answered is the last answer of a server, and since when it has had none.
 type answered struct {
-	probe   *postgres.Probe
-	process *postgres.Server
-	at      cluster.Instant
+	probe    *postgres.Probe
+	process  *postgres.Server
+	at, lost cluster.Instant
 }
 
 type lookResult struct {
@@ -169,6 +169,9 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	}
 	a.st.grounded = s.end != nil || s.probe != nil && (a.st.grounded || !s.probe.InRecovery)
 	a.st.reach.raise(s.probe)
+	if s.probe == nil && a.st.seen.probe != nil {
+		a.st.answered.lost = bootclock.Now()
+	}
 	a.st.seen = s
 	if s.process == ha.ProcessDown {
 		a.warden.ending.Store(0)
@@ -176,7 +179,7 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	if s.probe == nil {
 		return
 	}
-	a.st.answered = answered{s.probe, a.st.process, s.at}
+	a.st.answered = answered{probe: s.probe, process: a.st.process, at: s.at}
 	a.clearFounded(s)
 	if t := a.st.task; s.mark.Pending != 0 && s.probe.InRecovery && s.probe.ReceiverStatus == "streaming" && (t == nil || t.Kind != ha.Promote) {
 		a.dropPending()
@@ -441,7 +444,7 @@ const steady = 5 * time.Second
 func (a *Agent) shown() seen {
 	s, last := a.st.seen, a.st.answered
 	if s.probe == nil && s.process == ha.ProcessUp && errors.Is(s.probeErr, context.DeadlineExceeded) &&
-		last.process != nil && last.process == a.st.process && bootclock.Now().Sub(last.at) < steady {
+		last.process != nil && last.process == a.st.process && bootclock.Now().Sub(last.lost) < steady {
 		s.probe, s.at = last.probe, last.at
 	}
 	return s

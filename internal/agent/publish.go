@@ -178,12 +178,13 @@ func (a *Agent) member() cluster.Member {
 	if st.task != nil {
 		running = st.task.Kind
 	}
-	m.Haven.Health = a.serverView().Health(policy(st.dynamic, n))
+	shown := a.shown()
+	server := a.viewOf(shown)
+	m.Haven.Health = server.Health(policy(st.dynamic, n))
 	if a.watchdogFailed(n, st.dynamic.TTL) {
 		m.Haven.Health = ha.HealthUnguarded
 	}
-	shown := a.shown()
-	m.State, m.Role = a.viewOf(shown).Published(running, st.holder != nil, st.memory.StartFailures)
+	m.State, m.Role = server.Published(running, st.holder != nil, st.memory.StartFailures)
 	if running == ha.Bootstrap && n.Bootstrap != nil && n.Bootstrap.Method.Command != "" {
 		m.State = cluster.StateBootstrap
 	}

@@ -40,7 +40,7 @@ func (a *Agent) quiesce(ctx context.Context, in input, e *effects) (resume func(
 
 // writeHold writes a hold of that length, or takes it back. A store that does not take it does not stop the switchover.
 func (a *Agent) writeHold(ctx context.Context, in input, length time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, farewell)
+	ctx, cancel := context.WithTimeout(ctx, passingNote)
 	defer cancel()
 	h := &cluster.Hold{Seconds: length.Seconds()}
 	if in.snap.Term != nil {

@@ -32,7 +32,7 @@ func TestOneSlowAnswerIsNotShown(t *testing.T) {
 	} {
 		a := &Agent{}
 		probe := &postgres.Probe{InRecovery: true}
-		a.st.process, a.st.answered = server, answered{probe, c.of, now.Add(-c.ago)}
+		a.st.process, a.st.answered = server, answered{probe: probe, process: c.of, lost: now.Add(-c.ago)}
 		a.st.seen = seen{process: c.process, probeErr: c.err}
 		if got := a.shown().probe; (got == probe) != c.kept {
 			t.Errorf("%s: %v", c.name, got)

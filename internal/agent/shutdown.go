@@ -10,11 +10,12 @@ import (
 	"github.com/havenha/haven/internal/postgres"
 )
 
-// Bounds of an agent's orderly end: all of it, and one question to a store that may be ending too. stopTick is how often the loop
-// shows meanwhile that it turns.
+// Bounds of an agent's orderly end: all of it; one question about leadership to a store that may be ending too; and one write that may
+// as well fail. stopTick is how often the loop shows meanwhile that it turns.
 const (
 	stopTimeout = 60 * time.Second
 	farewell    = 3 * time.Second
+	passingNote = time.Second
 	stopTick    = time.Second
 )
 
@@ -42,7 +43,7 @@ func (a *Agent) shutdown(ctx context.Context) error {
 	a.awaitEnd(ctx, ended)
 	m := a.member()
 	m.State = cluster.StateStopped
-	short, done := context.WithTimeout(ctx, farewell)
+	short, done := context.WithTimeout(ctx, passingNote)
 	defer done()
 	a.writer.flush(short, m, st.lease.ID)
 	return nil

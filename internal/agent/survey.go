@@ -20,7 +20,8 @@ import (
 // askTimeout bounds one question to another member (Patroni, leader race).
 const askTimeout = 2 * time.Second
 
-// stragglers is how long a survey goes on to wait for those who need not answer, once all others have: a lost host answers never.
+// stragglers is how long a race goes on to wait for those whose answers do not count, once all others are there: a lost host answers
+// never.
 const stragglers = 300 * time.Millisecond
 
 // ask asks all other members at once. The last leader is asked too, though its key may be gone, so that the cause of
@@ -44,12 +45,24 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 	defer asked.Wait()
 	late := time.NewTimer(askTimeout)
 	defer late.Stop()
+	enough := func() {
+		if in.holder != nil {
+			late.Reset(0)
+		} else {
+			late.Reset(stragglers)
+		}
+	}
+	if len(missing) == 0 {
+		enough()
+	}
 	for left := len(targets); left > 0; left-- {
 		select {
 		case answer := <-answers:
 			s.Answers = append(s.Answers, answer)
-			if delete(missing, answer.Name); len(missing) == 0 {
-				late.Reset(stragglers)
+			if missing[answer.Name] {
+				if delete(missing, answer.Name); len(missing) == 0 {
+					enough()
+				}
 			}
 		case <-late.C:
 			cancel()
@@ -78,27 +91,32 @@ func (a *Agent) targets(in input) []cluster.Member {
 	return out
 }
 
-// counts tells whether the answer of that member may decide who leads: it is alive, since its key is there, and may have more WAL
-// than others. The last leader has its lease or its own word against it, and a leader hands over to a synchronous standby only.
+// counts tells whether the answer of that member may decide who leads: it is alive, since its key is there, and may have what others
+// lack. The last leader has not, unless it is a standby by now; and a leader hands over to a synchronous standby only.
 func (in input) counts(m cluster.Member) bool {
-	if _, ok := in.snap.Member(m.Name); !ok {
+	s := in.snap.Sync
+	if _, alive := in.snap.Member(m.Name); !alive {
 		return false
 	}
-	if old := in.story.oldLeader; old != nil && old.Name == m.Name {
+	if in.holder != nil {
+		return s.Has(m.Name)
+	}
+	if old := in.story.oldLeader; old != nil && old.Name == m.Name && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica) {
 		return false
 	}
-	return in.holder == nil || in.snap.Sync.Has(m.Name)
+	return m.MayLead() || s.Has(m.Name)
 }
 
-// insist asks a member again whose server runs, as its key says, and which tells nothing of it: its agent starts anew, or the server
-// was slow a moment ago.
+// insist asks a member again whose server runs, as its key says, and whose answer says nothing of it: it was slow a moment ago.
 func (a *Agent) insist(ctx context.Context, m cluster.Member) ha.Answer {
-	for ; ; pause(ctx, 100*time.Millisecond) {
-		answer := a.question(ctx, m)
-		if answer.Reachable || m.State != cluster.StateRunning || ctx.Err() != nil {
-			return answer
+	answer := a.question(ctx, m)
+	for !answer.Reachable && !answer.Refused && m.State == cluster.StateRunning {
+		if pause(ctx, 100*time.Millisecond); ctx.Err() != nil {
+			break
 		}
+		answer = a.question(ctx, m)
 	}
+	return answer
 }
 
 func (a *Agent) askOne(ctx context.Context, s cluster.Snapshot, name string) (ha.Answer, error) {

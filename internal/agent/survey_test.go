@@ -20,7 +20,7 @@ func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
 			_, _ = w.Write([]byte(`{"role": "replica"}`))
 			return
 		}
-		time.Sleep(3 * stragglers)
+		time.Sleep(2 * stragglers)
 		_, _ = w.Write([]byte(`{"role": "replica", "timeline": 2, "xlog": {"received_location": 83886080, "replayed_location": 83886080}}`))
 	}))
 	defer slow.Close()

@@ -3,11 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -174,12 +172,12 @@ func (s *Server) ready(ctx context.Context, m cluster.Member) bool {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 		}
 	}
 }
 
-// askReady asks one member; told is false where it says nothing of its server.
+// askReady asks one member; told is false where its answer says nothing of its server.
 func (s *Server) askReady(ctx context.Context, m cluster.Member) (ready, told bool) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.APIURL, nil)
 	if err != nil {
@@ -187,11 +185,14 @@ func (s *Server) askReady(ctx context.Context, m cluster.Member) (ready, told bo
 	}
 	resp, err := s.opt.Peers.Do(req)
 	if err != nil {
-		return false, errors.Is(err, syscall.ECONNREFUSED)
+		return false, true
 	}
 	defer func() { _ = resp.Body.Close() }()
 	var a peerAnswer
-	if json.NewDecoder(http.MaxBytesReader(nil, resp.Body, maxBody)).Decode(&a) != nil || len(a.Xlog) == 0 {
+	if json.NewDecoder(http.MaxBytesReader(nil, resp.Body, maxBody)).Decode(&a) != nil {
+		return false, true
+	}
+	if len(a.Xlog) == 0 {
 		return false, false
 	}
 	return cluster.Member{Tags: a.Tags}.MayLead() && !a.WatchdogFailed, true

@@ -41,8 +41,8 @@ func (p *lastProof) set(e epoch) {
 }
 
 // Renew proves leadership, trying the endpoints in turn until one proves it, ctx or RetryTimeout ends. One try lasts at
-// most a tenth of the lease, and at least 200 ms; with each round over all endpoints twice as long as before, up to a third of
-// the lease: a store that is slow has to be waited for longer, or it would never prove anything.
+// most a tenth of the lease, and at least 200 ms; each further one twice as long as the one before, up to a third of the lease:
+// a store that is slow has to be waited for longer, or it would never prove anything.
 //
 // A deposed etcd leader was seen to answer keepalives after a freeze, with the raft term from before it (etcd 3.4.23).
 // So the keepalive counts only if the transactions before and after it, which go through a quorum, and the keepalive
@@ -52,8 +52,8 @@ func (c *Client) Renew(ctx context.Context, h dcs.Holder) (dcs.Renewal, error) {
 	defer cancel()
 	began := time.Now()
 	failed := &Unreachable{}
-	first, longest := c.renewalTime(h.Lease)
-	for limit := first; ; limit = min(2*limit, longest) {
+	limit, longest := c.renewalTime(h.Lease)
+	for {
 		nodes, err := c.nodes(ctx, c.renewals)
 		if err != nil {
 			failed.note(c.source(), err)
@@ -69,6 +69,7 @@ func (c *Client) Renew(ctx context.Context, h dcs.Holder) (dcs.Renewal, error) {
 				return r, wrap("renew leadership", err)
 			}
 			c.renewals.bad(n)
+			limit = min(2*limit, longest)
 			failed.note(n.endpoint, err)
 			if ctx.Err() != nil {
 				break

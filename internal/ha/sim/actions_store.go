@@ -326,8 +326,26 @@ func survey(t *task) {
 		return
 	}
 	counts := func(name string) bool {
-		_, alive := t.snap.Member(name)
-		return alive && (a.oldLeader == nil || a.oldLeader.Name != name) && (t.holder == nil || t.snap.Sync.Has(name))
+		m, alive := t.snap.Member(name)
+		switch {
+		case !alive:
+			return false
+		case t.holder != nil:
+			return t.snap.Sync.Has(name)
+		case a.oldLeader != nil && a.oldLeader.Name == name && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
+			return false
+		}
+		return m.MayLead() || t.snap.Sync.Has(name)
+	}
+	enough := func() {
+		if t.holder != nil {
+			end()
+		} else {
+			a.after(300*time.Millisecond, end)
+		}
+	}
+	if !slices.ContainsFunc(targets, counts) {
+		enough()
 	}
 	for _, n := range targets {
 		a.question(n, 2*time.Second, func(answer ha.Answer) {
@@ -338,8 +356,8 @@ func survey(t *task) {
 			missing = slices.DeleteFunc(missing, func(o string) bool { return o == n })
 			if len(missing) == 0 {
 				end()
-			} else if !slices.ContainsFunc(missing, counts) {
-				a.after(300*time.Millisecond, end)
+			} else if counts(n) && !slices.ContainsFunc(missing, counts) {
+				enough()
 			}
 		})
 	}

@@ -4,8 +4,6 @@ package login
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -57,9 +55,6 @@ func acceptOptions(in Options, server pgwire.LoginOptions) (pgwire.AcceptOptions
 	if auth.Secrets, err = secrets(in, server); err != nil {
 		return o, err
 	}
-	if auth.MockKey, err = mockKey(a.File); err != nil {
-		return o, err
-	}
 	if o.Auth, err = pgwire.NewAuthenticator(auth); err != nil {
 		return o, err
 	}
@@ -68,21 +63,6 @@ func acceptOptions(in Options, server pgwire.LoginOptions) (pgwire.AcceptOptions
 	}
 	err = o.Validate()
 	return o, err
-}
-
-// mockKey is the same for all listeners, and on all nodes that have the same file: who compares what they show of a user must not learn
-// whether it exists. It is as secret as the file.
-func mockKey(file string) ([]byte, error) {
-	if file == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("auth_file: %w", err)
-	}
-	h := hmac.New(sha256.New, text)
-	h.Write([]byte("mock authentication"))
-	return h.Sum(nil), nil
 }
 
 // secrets are those of the file, then those that the server knows.

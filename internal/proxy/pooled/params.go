@@ -101,8 +101,8 @@ func (d *Door) wishes(given []pgwire.Param) ([]wish, *pgwire.Error) {
 	return out, nil
 }
 
-// called takes application_name out of wishes: there are as many as clients, perhaps, and any is granted, cleaned as servers do it
-// (PostgreSQL: pg_clean_ascii, NAMEDATALEN). nil: it is not among them.
+// called takes application_name out of wishes: there are as many as clients, perhaps, and any is granted, cleaned as servers up to
+// PostgreSQL 15 do it (pg_clean_ascii, NAMEDATALEN). nil: it is not among them.
 func called(wishes []wish) (others []wish, name *string) {
 	for _, w := range wishes {
 		if w.at != nameless {

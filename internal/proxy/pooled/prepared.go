@@ -169,7 +169,7 @@ type statements struct {
 	since   uint64 // the batch in which unnamed was sent
 	batch   uint64
 	clock   uint64
-	open    []string // sent since nothing was owed: a setting that the server reports may have changed before they were parsed
+	rest    uint64 // the batch from which on something was owed: a setting that the server reports may have changed before what it parsed
 }
 
 // unknown is the number of an unnamed statement that is not any client's.
@@ -184,8 +184,10 @@ type copyOf struct {
 
 // reported notes that a setting has changed. By what settings the statements were parsed that were sent meanwhile is not known.
 func (t *statements) reported() {
-	for _, name := range t.open {
-		t.distrust(name)
+	for name, c := range t.has {
+		if c.batch >= t.rest {
+			t.distrust(name)
+		}
 	}
 }
 
@@ -416,23 +418,21 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		s.statements.leave(pr.number)
 		pr.current = &statement{unnamed: true}
 		s.x.Extended(entry{Kind: 'P', Note: pr.current})
-	case !whole: // too long to be kept: it stays at this server, which is reset afterwards
-		s.dirty = true
-		e := entry{Kind: 'P'}
-		if old != nil { // the server shall say so
-			p.open(&c.door.buffers)
+	case old != nil: // the server shall say that the name is taken
+		p.open(&c.door.buffers)
+		if whole {
+			p.upTo(i, size)
+			old = c.ensure(s, p, old)
+			p.out = frame.Append(p.out, 'P', old.name, "\x00", harmless)
+		} else { // should the name turn out to be free after all, the connection is given up
 			p.upTo(i, frame.Head+len(name))
 			old = c.ensure(s, p, old)
 			p.out = frame.AppendRenamed(p.out, 'P', size, nil, len(name), old.name)
-			e.Note = &statement{name: old.name, client: old.client, twice: true}
 		}
-		s.x.Extended(e)
-	case old != nil:
-		p.open(&c.door.buffers)
-		p.upTo(i, size)
-		old = c.ensure(s, p, old)
-		p.out = frame.Append(p.out, 'P', old.name, "\x00", harmless)
 		s.x.Extended(entry{Kind: 'P', Note: &statement{name: old.name, client: old.client, twice: true}})
+	case !whole: // too long to be kept: it stays at this server, which is reset afterwards
+		s.dirty = true
+		s.x.Extended(entry{Kind: 'P'})
 	default:
 		st := &statement{name: c.nameOf(string(body)), client: string(name), body: string(body), of: c.params, batch: s.statements.batch}
 		pr.add(st)
@@ -512,7 +512,6 @@ func (c *client) put(s *server, p *parcel, st *statement, swallow bool) {
 	s.x.Extended(entry{Kind: 'P', Swallow: swallow, Note: st})
 	t.clock++
 	t.has[st.name] = &copyOf{batch: t.batch, used: t.clock}
-	t.open = append(t.open, st.name)
 }
 
 // evict closes the statement that was not used for longest, unless that may be needed by what is on its way.

@@ -307,7 +307,7 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	pass = s.answered(kind, e, m)
 	if kind == 'Z' {
 		if !s.x.Owes() {
-			s.statements.open = s.statements.open[:0]
+			s.statements.rest = s.statements.batch
 		}
 		defer func() { s.turns, s.failed = s.turns+1, false }()
 		s.cancelled.calm.Broadcast()

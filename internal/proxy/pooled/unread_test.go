@@ -400,7 +400,7 @@ func TestALostServerDoesNotWaitForItsClient(t *testing.T) {
 	lost := make(chan struct{})
 	p := fake(t, func(conn net.Conn, _ string) bool {
 		for { // until nobody takes them
-			_ = conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			_ = conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
 			if _, err := conn.Write(rows); err != nil {
 				break
 			}
