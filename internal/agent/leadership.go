@@ -417,7 +417,8 @@ func (a *Agent) stillStreams(ctx context.Context, candidate string) error {
 }
 
 // A walsender to a frozen standby would stay for wal_sender_timeout after the shutdown checkpoint. shutDownGrace is how long processes
-// may be left when nothing is waited for any more, and stillLimit how long a candidate may not come on that still lacks WAL.
+// may be left when nothing is waited for any more, and stillLimit how long a candidate may not come on that still lacks WAL; one that
+// does not answer has twice the time, since it may be slow to answer and come on all the same.
 const (
 	shutDownGrace = time.Second
 	stillLimit    = 3 * time.Second
@@ -483,7 +484,7 @@ func (a *Agent) awaitStop(ctx context.Context, down <-chan postgres.Control, sto
 }
 
 // drain returns when the candidate has all of the WAL, and other standbys have had a moment for it, or when the candidate has not come
-// on for stillLimit.
+// on for stillLimit, or twice that without an answer.
 func (a *Agent) drain(ctx context.Context, s cluster.Snapshot, candidate string) {
 	end, err := a.server.EndOfWAL()
 	if err != nil {
@@ -493,11 +494,17 @@ func (a *Agent) drain(ctx context.Context, s cluster.Snapshot, candidate string)
 	var reached cluster.LSN
 	limit := stillLimit
 	for since := time.Now(); ctx.Err() == nil && time.Since(since) < limit; pause(ctx, 20*time.Millisecond) {
-		if answer, err := a.askOne(ctx, s, candidate); err == nil && answer.Position > reached {
+		answer, err := a.askOne(ctx, s, candidate)
+		if err == nil && answer.Position > reached {
 			reached, since = answer.Position, time.Now()
 		}
-		if reached >= end {
+		switch {
+		case reached >= end:
 			limit = shutDownGrace
+		case err != nil:
+			limit = 2 * stillLimit
+		default:
+			limit = stillLimit
 		}
 	}
 }

@@ -167,7 +167,8 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	if s.end != nil {
 		a.st.reach.timeline, a.st.reach.wal = max(a.st.reach.timeline, s.end.timeline), max(a.st.reach.wal, s.end.wal)
 	}
-	a.st.grounded = s.end != nil || s.probe != nil && (a.st.grounded || !s.probe.InRecovery)
+	answers := s.probe != nil || postgres.Busy(s.probeErr)
+	a.st.grounded = s.end != nil || answers && a.st.grounded || s.probe != nil && !s.probe.InRecovery
 	a.st.reach.raise(s.probe)
 	if s.probe == nil && a.st.seen.probe != nil {
 		a.st.answered.lost = bootclock.Now()

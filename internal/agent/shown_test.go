@@ -10,6 +10,7 @@ import (
 	"github.com/havenha/haven/internal/bootclock"
 	"github.com/havenha/haven/internal/ha"
 	"github.com/havenha/haven/internal/postgres"
+	"github.com/havenha/haven/internal/postgres/session"
 )
 
 // TestOneSlowAnswerIsNotShown: to others a server is as it last answered, for a moment, and only if it was too slow to answer again.
@@ -36,6 +37,19 @@ func TestOneSlowAnswerIsNotShown(t *testing.T) {
 		a.st.seen = seen{process: c.process, probeErr: c.err}
 		if got := a.shown().probe; (got == probe) != c.kept {
 			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+// TestABusySessionProvesNothing: that others asked first is no reason to read the end of the WAL from the disk again, and to tell nobody
+// how far this member is until that is done.
+func TestABusySessionProvesNothing(t *testing.T) {
+	for err, grounded := range map[error]bool{fmt.Errorf("probe: %w", session.ErrBusy): true, errors.New("probe: the connection ended"): false} {
+		a := &Agent{}
+		a.st.grounded = true
+		a.takeSeen(t.Context(), seen{process: ha.ProcessUp, probeErr: err})
+		if a.st.grounded != grounded {
+			t.Errorf("%v: %v", err, a.st.grounded)
 		}
 	}
 }

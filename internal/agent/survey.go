@@ -92,16 +92,18 @@ func (a *Agent) targets(in input) []cluster.Member {
 }
 
 // counts tells whether the answer of that member may decide who leads: it is alive, since its key is there, and may have what others
-// lack. The last leader has not, unless it is a standby by now; and a leader hands over to a synchronous standby only.
+// lack. The last leader has not, unless it is a standby by now; but it may still write where nothing ends its server with its lease: in
+// pause, and if it is Patroni's. A leader hands over to a synchronous standby only.
 func (in input) counts(m cluster.Member) bool {
-	s := in.snap.Sync
-	if _, alive := in.snap.Member(m.Name); !alive {
-		return false
-	}
-	if in.holder != nil {
-		return s.Has(m.Name)
-	}
-	if old := in.story.oldLeader; old != nil && old.Name == m.Name && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica) {
+	s, old := in.snap.Sync, in.story.oldLeader
+	_, alive := in.snap.Member(m.Name)
+	led := old != nil && old.Name == m.Name
+	switch {
+	case in.holder != nil:
+		return alive && s.Has(m.Name)
+	case led && (in.dynamic.Pause || m.Haven == nil):
+		return true
+	case !alive || led && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
 		return false
 	}
 	return m.MayLead() || s.Has(m.Name)

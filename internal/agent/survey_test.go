@@ -44,3 +44,31 @@ func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
 		t.Errorf("db2, which is lost: %+v", answer)
 	}
 }
+
+// TestLastLeaderThatMayWriteIsAwaited: in pause, and if it is Patroni's, nothing ends a server with the lease of its member.
+func TestLastLeaderThatMayWriteIsAwaited(t *testing.T) {
+	writes := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(2 * stragglers)
+		_, _ = w.Write([]byte(`{"role": "primary", "timeline": 1, "xlog": {"location": 83886080}}`))
+	}))
+	defer writes.Close()
+	for name, c := range map[string]struct {
+		pause bool
+		haven *cluster.HavenField
+	}{"in pause": {true, &cluster.HavenField{}}, "Patroni's": {false, nil}} {
+		a := &Agent{opt: Options{Peers: http.DefaultClient}}
+		in := input{
+			node:    &config.Node{Name: "db1"},
+			snap:    cluster.Snapshot{Members: []cluster.Member{{Name: "db1"}}},
+			dynamic: config.Dynamic{Pause: c.pause},
+			story:   story{oldLeader: &cluster.Member{Name: "db2", APIURL: writes.URL, Haven: c.haven}},
+		}
+		var e effects
+		if err := a.ask(t.Context(), in, &e); err != nil {
+			t.Fatal(err)
+		}
+		if answer, _ := e.survey.Answer("db2"); !answer.Primary {
+			t.Errorf("%s: %+v", name, answer)
+		}
+	}
+}

@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"strconv"
 
+	"github.com/havenha/haven/internal/postgres/session"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -22,6 +24,9 @@ func (i *Instance) LossReason() error { return i.heart.LossReason() }
 func (i *Instance) heartQuery(ctx context.Context, sql string) ([][]string, error) {
 	return i.heart.Query(ctx, sql)
 }
+
+// Busy tells that a Probe was not made, since others had asked first and too little time was left. It says nothing about the server.
+func Busy(err error) bool { return errors.Is(err, session.ErrBusy) }
 
 func (i *Instance) heartConfig() (*pgconn.Config, error) {
 	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.logins().Superuser, heartbeatName)

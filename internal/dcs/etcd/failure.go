@@ -104,12 +104,13 @@ type refusal struct {
 func (r refusal) Error() string { return r.text }
 func (r refusal) Unwrap() error { return r.err }
 
-// final tells whether a repetition of the call would be in vain.
+// final tells whether a repetition of the call would be in vain. It would not be where an endpoint was closed: another has its place,
+// or the client's own end is the call's.
 func final(err error) bool {
 	var r refusal
 	switch {
 	case errors.Is(err, dcs.ErrConflict), errors.Is(err, dcs.ErrLeaseGone), errors.Is(err, errUncertain),
-		errors.Is(err, errClosed), errors.As(err, &r):
+		errors.As(err, &r):
 		return true
 	}
 	switch code(err) {

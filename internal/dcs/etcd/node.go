@@ -14,9 +14,6 @@ import (
 
 const (
 	dialTimeout = time.Second
-	// A connection with TLS: a host that is busy takes more than a second for it, and one that never got it done in time could
-	// prove no leadership.
-	handshakeTimeout = 3 * time.Second
 	// The shortest that gRPC allows a client to ping; etcd's servers refuse pings more often than every 5 s.
 	pingTime = 10 * time.Second
 	// gRPC also sets it as TCP_USER_TIMEOUT: unacknowledged data ends a connection to a dead host after it.
@@ -88,7 +85,7 @@ func (n *node) config() clientv3.Config {
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-				MinConnectTimeout: handshakeTimeout,
+				MinConnectTimeout: dialTimeout,
 			}),
 		},
 	}

@@ -162,3 +162,19 @@ func TestSRVRecordsThatChange(t *testing.T) {
 		}
 	}
 }
+
+// TestAClosedEndpointHasASuccessor: a call that met an endpoint which other records have just taken the place of goes on with those.
+func TestAClosedEndpointHasASuccessor(t *testing.T) {
+	one, two := dcstest.StartEtcd(t), dcstest.StartEtcd(t)
+	c := openClient(t, Options{Endpoints: []string{one}})
+	met := 0
+	if err := c.call(t.Context(), "read", func(context.Context, *link) error {
+		if met++; met == 1 {
+			c.calls.fix([]string{two})
+			return errClosed
+		}
+		return nil
+	}); err != nil || met != 2 {
+		t.Errorf("after %d tries: %v", met, err)
+	}
+}

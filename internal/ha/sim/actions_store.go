@@ -327,12 +327,13 @@ func survey(t *task) {
 	}
 	counts := func(name string) bool {
 		m, alive := t.snap.Member(name)
+		led := a.oldLeader != nil && a.oldLeader.Name == name
 		switch {
-		case !alive:
-			return false
 		case t.holder != nil:
-			return t.snap.Sync.Has(name)
-		case a.oldLeader != nil && a.oldLeader.Name == name && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
+			return alive && t.snap.Sync.Has(name)
+		case led && a.policy().Pause:
+			return true
+		case !alive || led && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
 			return false
 		}
 		return m.MayLead() || t.snap.Sync.Has(name)

@@ -103,6 +103,9 @@ func (h *Heartbeat) Query(ctx context.Context, sql string) ([][]string, error) {
 	}
 }
 
+// ErrBusy is the error of a query for which too little time was left, since others had asked first. It says nothing about the server.
+var ErrBusy = errors.New("heartbeat: others asked first")
+
 // leastTime is what must be left for an answer after the wait for the turn. With less, a session would be given up whose server is well.
 const leastTime = time.Second
 
@@ -116,11 +119,11 @@ func (h *Heartbeat) await(ctx context.Context) error {
 	select {
 	case <-h.turn:
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 	}
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < leastTime {
 		h.turn <- struct{}{}
-		return fmt.Errorf("heartbeat: others asked first: %w", context.DeadlineExceeded)
+		return fmt.Errorf("%w: %w", ErrBusy, context.DeadlineExceeded)
 	}
 	return nil
 }
