@@ -31,11 +31,15 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	targets := a.targets(in)
+	lastLeader := ""
+	if in.story.oldLeader != nil {
+		lastLeader = in.story.oldLeader.Name
+	}
 	answers := make(chan ha.Answer, len(targets))
 	missing := map[string]bool{} // those who are waited for
 	var asked sync.WaitGroup
 	for _, m := range targets {
-		if !in.counts(m) {
+		if !ha.Awaited(m, in.snap, lastLeader, in.holder != nil, in.dynamic.Pause) {
 			asked.Go(func() { answers <- a.question(ctx, m) })
 			continue
 		}
@@ -43,17 +47,14 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 		asked.Go(func() { answers <- a.insist(ctx, m) })
 	}
 	defer asked.Wait()
+	grace := stragglers
+	if in.holder != nil { // who hands over reads no other answers
+		grace = 0
+	}
 	late := time.NewTimer(askTimeout)
 	defer late.Stop()
-	enough := func() {
-		if in.holder != nil {
-			late.Reset(0)
-		} else {
-			late.Reset(stragglers)
-		}
-	}
 	if len(missing) == 0 {
-		enough()
+		late.Reset(grace)
 	}
 	for left := len(targets); left > 0; left-- {
 		select {
@@ -61,7 +62,7 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 			s.Answers = append(s.Answers, answer)
 			if missing[answer.Name] {
 				if delete(missing, answer.Name); len(missing) == 0 {
-					enough()
+					late.Reset(grace)
 				}
 			}
 		case <-late.C:
@@ -89,24 +90,6 @@ func (a *Agent) targets(in input) []cluster.Member {
 		}
 	}
 	return out
-}
-
-// counts tells whether the answer of that member may decide who leads: it is alive, since its key is there, and may have what others
-// lack. The last leader has not, unless it is a standby by now; but it may still write where nothing ends its server with its lease: in
-// pause, and if it is Patroni's. A leader hands over to a synchronous standby only.
-func (in input) counts(m cluster.Member) bool {
-	s, old := in.snap.Sync, in.story.oldLeader
-	_, alive := in.snap.Member(m.Name)
-	led := old != nil && old.Name == m.Name
-	switch {
-	case in.holder != nil:
-		return alive && s.Has(m.Name)
-	case led && (in.dynamic.Pause || m.Haven == nil):
-		return true
-	case !alive || led && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
-		return false
-	}
-	return m.MayLead() || s.Has(m.Name)
 }
 
 // insist asks a member again whose server runs, as its key says, and whose answer says nothing of it: it was slow a moment ago.

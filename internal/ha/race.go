@@ -268,3 +268,21 @@ func causeEvidence(v View, old string, keyLeft bool, a Answer) []cluster.Evidenc
 	}
 	return out
 }
+
+// Awaited tells whether a survey waits for that member, since its answer may decide who leads; leads: the asker holds the leader key.
+// It is alive, since its key is there, and may have what others lack. The last leader has not, unless it is a standby by now; but it may
+// still write where nothing ends its server with its lease: in pause, and if it is Patroni's. A leader hands over to a synchronous standby
+// only.
+func Awaited(m cluster.Member, s cluster.Snapshot, lastLeader string, leads, pause bool) bool {
+	_, alive := s.Member(m.Name)
+	led := m.Name == lastLeader
+	switch {
+	case leads:
+		return alive && s.Sync.Has(m.Name)
+	case led && (pause || m.Haven == nil):
+		return true
+	case !alive || led && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
+		return false
+	}
+	return m.MayLead() || s.Sync.Has(m.Name)
+}

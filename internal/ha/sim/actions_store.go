@@ -301,13 +301,21 @@ func survey(t *task) {
 	resume := t.answer()
 	s := &ha.Survey{At: a.now()}
 	var targets []string
+	awaits, lastLeader := map[string]bool{}, ""
+	if a.oldLeader != nil {
+		lastLeader = a.oldLeader.Name
+	}
+	target := func(m cluster.Member) {
+		targets = append(targets, m.Name)
+		awaits[m.Name] = ha.Awaited(m, t.snap, lastLeader, t.holder != nil, a.policy().Pause)
+	}
 	for _, m := range t.snap.Members {
 		if m.Name != a.m.name {
-			targets = append(targets, m.Name)
+			target(m)
 		}
 	}
 	if o := a.oldLeader; o != nil && o.Name != a.m.name && !slices.Contains(targets, o.Name) {
-		targets = append(targets, o.Name)
+		target(*o)
 	}
 	missing, over := slices.Clone(targets), false
 	end := func() {
@@ -325,19 +333,7 @@ func survey(t *task) {
 		end()
 		return
 	}
-	counts := func(name string) bool {
-		m, alive := t.snap.Member(name)
-		led := a.oldLeader != nil && a.oldLeader.Name == name
-		switch {
-		case t.holder != nil:
-			return alive && t.snap.Sync.Has(name)
-		case led && a.policy().Pause:
-			return true
-		case !alive || led && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
-			return false
-		}
-		return m.MayLead() || t.snap.Sync.Has(name)
-	}
+	awaited := func(name string) bool { return awaits[name] }
 	enough := func() {
 		if t.holder != nil {
 			end()
@@ -345,7 +341,7 @@ func survey(t *task) {
 			a.after(300*time.Millisecond, end)
 		}
 	}
-	if !slices.ContainsFunc(targets, counts) {
+	if !slices.ContainsFunc(targets, awaited) {
 		enough()
 	}
 	for _, n := range targets {
@@ -357,7 +353,7 @@ func survey(t *task) {
 			missing = slices.DeleteFunc(missing, func(o string) bool { return o == n })
 			if len(missing) == 0 {
 				end()
-			} else if counts(n) && !slices.ContainsFunc(missing, counts) {
+			} else if awaits[n] && !slices.ContainsFunc(missing, awaited) {
 				enough()
 			}
 		})

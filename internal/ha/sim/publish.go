@@ -146,9 +146,7 @@ func (a *agent) memberKey() cluster.Member {
 		running = a.task.kind
 	}
 	m.State, m.Role = a.serverView().Published(running, a.holder != nil, a.memory.StartFailures)
-	if h := a.serverView().Health(*a.policy()); h != "" {
-		m.Haven = &cluster.HavenField{Health: h}
-	}
+	m.Haven = &cluster.HavenField{Health: a.serverView().Health(*a.policy())}
 	if p := a.seen.probe; p != nil {
 		p.fill(&m)
 	} else {

@@ -419,14 +419,16 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		pr.current = &statement{unnamed: true}
 		s.x.Extended(entry{Kind: 'P', Note: pr.current})
 	case old != nil: // the server shall say that the name is taken
+		replaced := size
+		if !whole {
+			replaced = frame.Head + len(name)
+		}
 		p.open(&c.door.buffers)
+		p.upTo(i, replaced)
+		old = c.ensure(s, p, old)
 		if whole {
-			p.upTo(i, size)
-			old = c.ensure(s, p, old)
 			p.out = frame.Append(p.out, 'P', old.name, "\x00", harmless)
 		} else { // should the name turn out to be free after all, the connection is given up
-			p.upTo(i, frame.Head+len(name))
-			old = c.ensure(s, p, old)
 			p.out = frame.AppendRenamed(p.out, 'P', size, nil, len(name), old.name)
 		}
 		s.x.Extended(entry{Kind: 'P', Note: &statement{name: old.name, client: old.client, twice: true}})
