@@ -19,6 +19,7 @@ import (
 	"github.com/havenha/haven/internal/config/schema"
 	"github.com/havenha/haven/internal/doctor"
 	"github.com/havenha/haven/internal/pgwire"
+	"github.com/havenha/haven/internal/proxy"
 )
 
 var update = flag.Bool("update", false, "write the generated pages of docs/reference")
@@ -73,6 +74,19 @@ zero; counters begin at the start of the agent.
 | --- | --- | --- | --- |
 `)
 	for _, m := range api.OwnMetrics() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, m.Labels, cell(m.Help))
+	}
+	b.WriteString(`
+## The proxy
+
+These are on its statistics port (http://HOST:7000/metrics, proxy.stats), not on the node's own. Listeners with pools have
+those of pgbouncer_exporter (0.11 and later) too, with the labels scope and listener besides; pgbouncer_stats_totals_…, which
+that tells of a database, is told of each user in it here.
+
+| metric | type | labels | |
+| --- | --- | --- | --- |
+`)
+	for _, m := range proxy.Metrics() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Kind, m.Labels, cell(m.Help))
 	}
 	return b.String()

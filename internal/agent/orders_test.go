@@ -13,16 +13,19 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
-// TestOrdersWaitForWhatPasses: a step of the synchronous set takes some milliseconds, and a scheduled restart that met one was dropped.
+// TestOrdersWaitForWhatPasses: a step of the synchronous set takes some milliseconds, and so does a reconfiguration; a scheduled restart that met
+// one was dropped.
 func TestOrdersWaitForWhatPasses(t *testing.T) {
 	a := &Agent{log: slog.New(slog.DiscardHandler)}
 	restart, reinit := make(chan error, 1), make(chan error, 1)
 	o := &a.st.orders
 	o.restart, o.reinit = &restartOrder{reply: restart}, &reinitOrder{reply: reinit}
-	v := ha.View{Task: &ha.Task{Kind: ha.SetSync}}
-	a.takeOrders(&v)
-	if o.restart == nil || o.reinit == nil || len(restart)+len(reinit) > 0 {
-		t.Errorf("in the middle of a step of the synchronous set: %+v, %d and %d answers", o, len(restart), len(reinit))
+	v := ha.View{Task: &ha.Task{}}
+	for _, v.Task.Kind = range []ha.Kind{ha.SetSync, reconfigure} {
+		a.takeOrders(&v)
+		if o.restart == nil || o.reinit == nil || len(restart)+len(reinit) > 0 {
+			t.Errorf("in the middle of %s: %+v, %d and %d answers", v.Task.Kind, o, len(restart), len(reinit))
+		}
 	}
 	v.Task.Kind = ha.Clone
 	a.takeOrders(&v)

@@ -41,6 +41,18 @@ func TestOneSlowAnswerIsNotShown(t *testing.T) {
 	}
 }
 
+// TestWhatWasAnsweredIsKept for the moment in which the next look has no answer.
+func TestWhatWasAnsweredIsKept(t *testing.T) {
+	a := &Agent{}
+	a.st.process, a.st.watching = &postgres.Server{}, true
+	probe := &postgres.Probe{InRecovery: true}
+	a.takeSeen(t.Context(), seen{process: ha.ProcessUp, probe: probe, at: bootclock.Now()})
+	a.takeSeen(t.Context(), seen{process: ha.ProcessUp, probeErr: fmt.Errorf("heartbeat: no answer: %w", context.DeadlineExceeded)})
+	if got := a.shown().probe; got != probe {
+		t.Errorf("after one look without an answer %v is shown", got)
+	}
+}
+
 // TestABusySessionProvesNothing: that others asked first is no reason to read the end of the WAL from the disk again, and to tell nobody
 // how far this member is until that is done.
 func TestABusySessionProvesNothing(t *testing.T) {

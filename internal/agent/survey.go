@@ -35,20 +35,25 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 	if in.story.oldLeader != nil {
 		lastLeader = in.story.oldLeader.Name
 	}
+	leads := in.holder != nil && in.snap.Leader != nil && in.snap.Leader.Name == in.node.Name
 	answers := make(chan ha.Answer, len(targets))
 	missing := map[string]bool{} // those who are waited for
 	var asked sync.WaitGroup
 	for _, m := range targets {
-		if !ha.Awaited(m, in.snap, lastLeader, in.holder != nil, in.dynamic.Pause) {
+		if !ha.Awaited(m, in.snap, lastLeader, leads, in.dynamic.Pause) {
 			asked.Go(func() { answers <- a.question(ctx, m) })
 			continue
 		}
 		missing[m.Name] = true
+		if m.Name == lastLeader && m.Role != cluster.RoleReplica && !ha.Unfenced(m, in.dynamic.Pause) {
+			asked.Go(func() { answers <- a.question(ctx, m) }) // that its server has ended is an answer, too
+			continue
+		}
 		asked.Go(func() { answers <- a.insist(ctx, m) })
 	}
 	defer asked.Wait()
 	grace := stragglers
-	if in.holder != nil { // who hands over reads no other answers
+	if leads { // who hands over reads no other answers
 		grace = 0
 	}
 	late := time.NewTimer(askTimeout)

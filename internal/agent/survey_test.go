@@ -20,7 +20,7 @@ func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
 			_, _ = w.Write([]byte(`{"role": "replica"}`))
 			return
 		}
-		time.Sleep(2 * stragglers)
+		time.Sleep(stragglers + 100*time.Millisecond)
 		_, _ = w.Write([]byte(`{"role": "replica", "timeline": 2, "xlog": {"received_location": 83886080, "replayed_location": 83886080}}`))
 	}))
 	defer slow.Close()
@@ -29,9 +29,11 @@ func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
 
 	a := &Agent{opt: Options{Peers: http.DefaultClient}}
 	in := input{
-		node:  &config.Node{Name: "db3"},
-		snap:  cluster.Snapshot{Members: []cluster.Member{{Name: "db1", APIURL: slow.URL, State: cluster.StateRunning}, {Name: "db3"}}},
-		story: story{oldLeader: &cluster.Member{Name: "db2", APIURL: lost.URL}},
+		node: &config.Node{Name: "db3"},
+		snap: cluster.Snapshot{Members: []cluster.Member{
+			{Name: "db1", APIURL: slow.URL, State: cluster.StateRunning, Role: cluster.RoleReplica, Haven: &cluster.HavenField{}}, {Name: "db3"},
+		}},
+		story: story{oldLeader: &cluster.Member{Name: "db2", APIURL: lost.URL, Haven: &cluster.HavenField{}}},
 	}
 	var e effects
 	if err := a.ask(t.Context(), in, &e); err != nil {
@@ -45,23 +47,35 @@ func TestSlowAnswerOfAMemberIsAwaited(t *testing.T) {
 	}
 }
 
-// TestLastLeaderThatMayWriteIsAwaited: in pause, and if it is Patroni's, nothing ends a server with the lease of its member.
+// TestLastLeaderThatMayWriteIsAwaited: in pause, and if it is Patroni's, nothing ends a server with the lease of its member; and where
+// somebody has deleted the leader key, that lease lasts.
 func TestLastLeaderThatMayWriteIsAwaited(t *testing.T) {
 	writes := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(2 * stragglers)
+		time.Sleep(stragglers + 100*time.Millisecond)
 		_, _ = w.Write([]byte(`{"role": "primary", "timeline": 1, "xlog": {"location": 83886080}}`))
 	}))
 	defer writes.Close()
+	haven := &cluster.HavenField{}
 	for name, c := range map[string]struct {
 		pause bool
-		haven *cluster.HavenField
-	}{"in pause": {true, &cluster.HavenField{}}, "Patroni's": {false, nil}} {
+		last  cluster.Member
+		alive bool // its key is there
+	}{
+		"in pause":                    {true, cluster.Member{Haven: haven}, false},
+		"in a pause of which it knew": {false, cluster.Member{Haven: haven, Pause: true}, false},
+		"Patroni's":                   {false, cluster.Member{}, false},
+		"the leader key was deleted":  {false, cluster.Member{Haven: haven, State: cluster.StateRunning, Role: cluster.RolePrimary}, true},
+	} {
 		a := &Agent{opt: Options{Peers: http.DefaultClient}}
 		in := input{
 			node:    &config.Node{Name: "db1"},
 			snap:    cluster.Snapshot{Members: []cluster.Member{{Name: "db1"}}},
 			dynamic: config.Dynamic{Pause: c.pause},
-			story:   story{oldLeader: &cluster.Member{Name: "db2", APIURL: writes.URL, Haven: c.haven}},
+		}
+		c.last.Name, c.last.APIURL = "db2", writes.URL
+		in.story.oldLeader = &c.last
+		if c.alive {
+			in.snap.Members = append(in.snap.Members, c.last)
 		}
 		var e effects
 		if err := a.ask(t.Context(), in, &e); err != nil {

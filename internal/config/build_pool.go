@@ -60,30 +60,43 @@ func (l *loader) login(n *Node, p *Proxy) {
 // defaultMaxConnections is what PostgreSQL allows where nothing is said (its manual, 20.3.1), and Patroni.
 const defaultMaxConnections = 100
 
+// defaultReserved is superuser_reserved_connections where nothing is said (ibid.).
+const defaultReserved = 3
+
 // tooManyConnections warns when the pools of the cluster's proxies could ask for more connections than servers allow.
 func (l *loader) tooManyConnections(n *Node) {
 	if n.Proxy == nil {
 		return
 	}
-	allowed := 0
-	for _, path := range []string{"bootstrap.dcs.postgresql.parameters", "postgresql.parameters"} {
-		if v := l.settings(path)["max_connections"]; v != "" && allowed == 0 {
-			allowed = whole(v)
+	const cluster, own = "bootstrap.dcs.postgresql.parameters", "postgresql.parameters"
+	setting := func(name string, def int, paths ...string) (n int, given bool) {
+		for _, path := range paths {
+			if v := l.settings(path)[name]; v != "" {
+				return whole(v), true
+			}
 		}
+		return def, false
 	}
 	note := ""
-	if allowed == 0 {
-		allowed, note = defaultMaxConnections, ", where the cluster's configuration does not say otherwise"
+	allowed, given := setting("max_connections", defaultMaxConnections, cluster, own)
+	if !given {
+		note = ", where the cluster's configuration does not say otherwise"
 	}
-	sum := 0
+	sum, whose := 0, "each database and user"
 	for i := range n.Proxy.Listeners {
 		if li := n.Proxy.Listeners[i]; li.Pooled() {
-			sum += n.Proxy.Overrides.largest(li.Pool)
+			most := n.Proxy.Overrides.most(li.Pool)
+			if sum += most; most > li.Pool.most() {
+				whose = "the databases and users that `proxy.databases` and `proxy.users` name"
+			}
 		}
 	}
 	proxies := cmp.Or(l.proxies, len(n.Etcd.Members), 1) // all members of an embedded etcd share such a file
-	if sum*proxies > allowed-3 {
-		l.report.warnf(l.doc.Nearest("proxy"), "the pools of %d proxies may ask for %d server connections for each database and user, and `max_connections` is %d%s: lower `pool.default_pool_size`, or set `pool.max_db_connections`", proxies, sum*proxies, allowed, note)
+	superusers, _ := setting("superuser_reserved_connections", defaultReserved, own, cluster)
+	reserved, _ := setting("reserved_connections", 0, own, cluster)
+	kept := superusers + reserved
+	if sum*proxies > allowed-kept {
+		l.report.warnf(l.doc.Nearest("proxy"), "the pools of %d proxies may ask for %d server connections for %s, and `max_connections` is %d%s, of which %d are kept back: lower `pool.default_pool_size`, or set `pool.max_db_connections`", proxies, sum*proxies, whose, allowed, note, kept)
 	}
 }
 

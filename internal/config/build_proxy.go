@@ -83,12 +83,6 @@ func (l *loader) listener(path string) Listener {
 		SocketMode: l.fileMode(path + ".unix_socket_mode"), SocketGroup: l.text(path + ".unix_socket_group"),
 		Admit: l.rate(path + ".admit"), ConnectTimeout: l.duration(path + ".connect_timeout"), IdleTimeout: l.duration(path + ".idle_timeout"),
 	}
-	if out.Target == "split" {
-		l.report.errorf(l.doc.Nearest(path+".target"), "`%s.target` is `split`, which this version does not have: use primary or replica", path)
-	}
-	if out.Mode == "split" {
-		l.report.errorf(l.doc.Nearest(path+".mode"), "`%s.mode` is `split`, which this version does not have: use tcp, session, transaction or statement", path)
-	}
 	if out.Pooled() {
 		for _, name := range poolNames() {
 			if common := l.given("proxy." + name); l.given(path+"."+name) == nil && common != nil {
@@ -96,11 +90,23 @@ func (l *loader) listener(path string) Listener {
 			}
 		}
 		out.Pool = l.pool(path)
-		if reset := path + ".pool.server_reset_query"; out.Mode == "session" && out.Pool.ServerResetQuery == "" {
-			l.report.warnf(l.doc.Nearest(reset), "`%s` is empty: whatever a client leaves in its session (settings, temporary tables, prepared statements, locks) is there for the next one", reset)
-		}
+		l.resets(path+".pool.server_reset_query", out)
 	}
 	return out
+}
+
+// resets warns where a reset query does not undo all that a client may leave.
+func (l *loader) resets(key string, li Listener) {
+	query := li.Pool.ServerResetQuery
+	switch session := li.Mode == "session"; {
+	case strings.EqualFold(strings.TrimRight(strings.TrimSpace(query), "; "), "DISCARD ALL"): // beside nothing else: it refuses to be one of several statements
+	case session && query == "":
+		l.report.warnf(l.doc.Nearest(key), "`%s` is empty: whatever a client leaves in its session (settings, temporary tables, prepared statements, locks) is there for the next one", key)
+	case session:
+		l.report.warnf(l.doc.Nearest(key), "`%s` is `%s`: what that does not undo of a client's session (settings, temporary tables, locks) is there for the next one; DISCARD ALL undoes everything", key, query)
+	case query != "":
+		l.report.warnf(l.doc.Nearest(key), "`%s` is `%s`, which may leave something: a server connection in which a client has left settings, temporary tables or the like is closed rather than lent again; DISCARD ALL, the default, keeps it", key, query)
+	}
 }
 
 func (l *loader) stats(p *Proxy) *Stats {

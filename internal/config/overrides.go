@@ -35,16 +35,39 @@ func (o Override) over(p Pool) Pool {
 	return p
 }
 
-// largest is the most server connections that one database and user may have.
-func (o Overrides) largest(p Pool) int {
-	most := p.most()
-	for _, some := range []map[string]Override{o.Databases, o.Users} {
-		for _, one := range some {
-			own := one.over(p)
-			most = max(most, own.most())
-		}
+// most is the most server connections that the databases and users may have together that are named, or one that is not, if that is more.
+func (o Overrides) most(p Pool) (n int) {
+	for database := range o.Databases {
+		n += o.mostOf(p, database)
 	}
-	return most
+	n = max(n, o.mostOf(p, ""))
+	// Users may be bounded over all databases.
+	users, any := p.MaxUserConnections, p.MaxUserConnections > 0
+	if sum := 0; any && len(o.Users) > 0 {
+		for _, of := range o.Users {
+			own := of.over(p).MaxUserConnections
+			sum, any = sum+own, any && own > 0
+		}
+		users = max(users, sum)
+	}
+	if any {
+		n = min(n, users)
+	}
+	return n
+}
+
+// mostOf is the same for one database; no name stands for any other one.
+func (o Overrides) mostOf(p Pool, database string) (n int) {
+	for user := range o.Users {
+		own := o.For(p, database, user)
+		n += own.most()
+	}
+	other := o.Databases[database].over(p)
+	n = max(n, other.most())
+	if other.MaxDBConnections > 0 {
+		n = min(n, other.MaxDBConnections)
+	}
+	return n
 }
 
 // most is the most server connections that one database and user may have by that pool.
@@ -109,6 +132,9 @@ func (p *Pool) field(key string) any {
 	return nil
 }
 
+// emptyQuery is PgBouncer's word for a statement without a command.
+const emptyQuery = "<empty>"
+
 // set reads a value into the field of a key. One that is not right has been reported before: it reads as zero.
 func (p *Pool) set(key string, v *tree.Value) {
 	if v == nil {
@@ -121,6 +147,9 @@ func (p *Pool) set(key string, v *tree.Value) {
 		*f, _ = notation.ParseDuration(v.Text)
 	case *string:
 		*f = v.Text
+		if key == "server_check_query" && v.Text == emptyQuery {
+			*f = ";"
+		}
 	case *bool:
 		*f, _ = notation.ParseBool(v.Text)
 	case *[]string:

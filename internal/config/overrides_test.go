@@ -20,7 +20,7 @@ proxy:
   pool: {default_pool_size: 10, query_timeout: 1min, server_reset_query_always: on}
   databases:
     shop: {default_pool_size: 20, max_db_connections: 30, server_reset_query_always: off, server_check_query: SELECT 1}
-    "my.db": {min_pool_size: 2}
+    "my.db": {min_pool_size: 2, server_check_query: <empty>}
   users:
     app: {default_pool_size: 5, max_user_connections: 7, query_timeout: 5s}
     none: {}
@@ -38,7 +38,7 @@ proxy:
 			p.DefaultPoolSize, p.MaxDBConnections, p.ServerResetQueryAlways, p.ServerCheckQuery = 20, 30, false, "SELECT 1"
 		}},
 		{"my.db", "app", func(p *Pool) {
-			p.MinPoolSize, p.DefaultPoolSize, p.MaxUserConnections, p.QueryTimeout = 2, 5, 7, 5*time.Second
+			p.MinPoolSize, p.DefaultPoolSize, p.MaxUserConnections, p.QueryTimeout, p.ServerCheckQuery = 2, 5, 7, 5*time.Second, ";"
 		}},
 		{"shop", "app", func(p *Pool) {
 			p.DefaultPoolSize, p.MaxDBConnections, p.ServerResetQueryAlways, p.ServerCheckQuery = 5, 30, false, "SELECT 1"
@@ -51,11 +51,24 @@ proxy:
 			t.Errorf("%s of %s:\n%+v, want\n%+v", c.database, c.user, got, want)
 		}
 	}
-	if most := n.Proxy.Overrides.largest(own); most != 20 {
-		t.Errorf("at most %d connections of a database and user, want those of shop", most)
+	if most := n.Proxy.Overrides.most(own); most != 30 {
+		t.Errorf("at most %d connections, want 20 of shop and 10 of my.db", most)
 	}
 	if own.DefaultPoolSize != 10 || own.QueryTimeout != time.Minute || !own.ServerResetQueryAlways || own.MaxPreparedStatements != 200 {
 		t.Errorf("the listener's own: %+v", own)
+	}
+}
+
+// TestUsersAreBoundedOverAllDatabases, however many of these there are.
+func TestUsersAreBoundedOverAllDatabases(t *testing.T) {
+	o := Overrides{Databases: map[string]Override{}, Users: map[string]Override{"app": {Given: []string{"max_user_connections"}, Pool: Pool{MaxUserConnections: 25}}}}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		o.Databases[name] = Override{Given: []string{"min_pool_size"}, Pool: Pool{MinPoolSize: 1}}
+	}
+	for _, c := range []struct{ limit, want int }{{0, 100}, {20, 25}, {30, 30}} {
+		if got := o.most(Pool{DefaultPoolSize: 20, MaxUserConnections: c.limit}); got != c.want {
+			t.Errorf("with max_user_connections %d: %d connections, want %d", c.limit, got, c.want)
+		}
 	}
 }
 

@@ -270,19 +270,22 @@ func causeEvidence(v View, old string, keyLeft bool, a Answer) []cluster.Evidenc
 }
 
 // Awaited tells whether a survey waits for that member, since its answer may decide who leads; leads: the asker holds the leader key.
-// It is alive, since its key is there, and may have what others lack. The last leader has not, unless it is a standby by now; but it may
-// still write where nothing ends its server with its lease: in pause, and if it is Patroni's. A leader hands over to a synchronous standby
-// only.
+// It is alive, since its key is there, and may have what others lack, unless its server has stopped in order. The last leader has not,
+// unless it is a standby by now; but it may still write where nothing ends its server with its lease, and while that lease lasts: somebody
+// has deleted its key. A leader hands over to a synchronous standby only.
 func Awaited(m cluster.Member, s cluster.Snapshot, lastLeader string, leads, pause bool) bool {
 	_, alive := s.Member(m.Name)
-	led := m.Name == lastLeader
 	switch {
 	case leads:
 		return alive && s.Sync.Has(m.Name)
-	case led && (pause || m.Haven == nil):
+	case m.Name != lastLeader:
+		return alive && m.State != cluster.StateStopped && (m.MayLead() || s.Sync.Has(m.Name))
+	case Unfenced(m, pause):
 		return true
-	case !alive || led && (m.State != cluster.StateRunning || m.Role != cluster.RoleReplica):
-		return false
 	}
-	return m.MayLead() || s.Sync.Has(m.Name)
+	return alive && m.State == cluster.StateRunning && (m.Role != cluster.RoleReplica || m.MayLead() || s.Sync.Has(m.Name))
 }
+
+// Unfenced tells whether nothing ends that member's server with its lease: in pause, which it may know of though the asker knows already
+// of its end, and if it is Patroni's.
+func Unfenced(m cluster.Member, pause bool) bool { return pause || m.Pause || m.Haven == nil }

@@ -238,13 +238,13 @@ func TestAdmit(t *testing.T) {
 
 // TestNothingIsReadAhead: what a client sends before it is answered comes out of Conn, plain and over TLS.
 func TestNothingIsReadAhead(t *testing.T) {
-	ca := newAuthority(t)
-	config := &tls.Config{Certificates: []tls.Certificate{ca.issue("pooler")}}
+	ca := pgtest.NewAuthority(t)
+	config := &tls.Config{Certificates: []tls.Certificate{ca.Issue("pooler")}}
 	for _, encrypted := range []bool{false, true} {
 		near, done := accepting(t, AcceptOptions{SSLMode: SSLAllow, TLS: config})
 		conn := near
 		if encrypted {
-			conn = tls.Client(near, &tls.Config{RootCAs: ca.pool, InsecureSkipVerify: true, NextProtos: []string{alpn}})
+			conn = tls.Client(near, &tls.Config{RootCAs: ca.Pool, InsecureSkipVerify: true, NextProtos: []string{alpn}})
 		}
 		write(t, conn, append(opening(Version30, "user", "u"), "Q\x00\x00\x00\x0dselect 1\x00"...))
 		got := <-done
@@ -278,8 +278,8 @@ func TestRequestsForEncryption(t *testing.T) {
 
 // TestPlainBytesBehindARequestForTLS: somebody in between puts a startup packet where the TLS handshake belongs.
 func TestPlainBytesBehindARequestForTLS(t *testing.T) {
-	ca := newAuthority(t)
-	config := &tls.Config{Certificates: []tls.Certificate{ca.issue("pooler")}}
+	ca := pgtest.NewAuthority(t)
+	config := &tls.Config{Certificates: []tls.Certificate{ca.Issue("pooler")}}
 	near, done := accepting(t, AcceptOptions{SSLMode: SSLAllow, TLS: config})
 	write(t, near, append(request(codeSSL), opening(Version30, "user", "u")...))
 	wantBytes(t, near, "S")
@@ -292,8 +292,8 @@ func TestPlainBytesBehindARequestForTLS(t *testing.T) {
 }
 
 func TestDirectTLS(t *testing.T) {
-	ca := newAuthority(t)
-	config := &tls.Config{Certificates: []tls.Certificate{ca.issue("pooler")}}
+	ca := pgtest.NewAuthority(t)
+	config := &tls.Config{Certificates: []tls.Certificate{ca.Issue("pooler")}}
 	start := opening(Version30, "user", "u")
 	dial := func(o AcceptOptions, protocols ...string) (*tls.Conn, <-chan accepted) {
 		near, done := accepting(t, o)
@@ -333,8 +333,8 @@ func TestDirectTLS(t *testing.T) {
 func TestUnixSockets(t *testing.T) {
 	me, err := user.Current()
 	pgtest.Must(t, err)
-	ca := newAuthority(t)
-	config := &tls.Config{Certificates: []tls.Certificate{ca.issue("pooler")}}
+	ca := pgtest.NewAuthority(t)
+	config := &tls.Config{Certificates: []tls.Certificate{ca.Issue("pooler")}}
 	rules, err := ParseRules("hba", "local all all peer\nhost all all all trust")
 	pgtest.Must(t, err)
 	auth, err := NewAuthenticator(AuthOptions{Rules: rules})

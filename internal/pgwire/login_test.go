@@ -138,9 +138,9 @@ func TestLoginIsBoundedInTime(t *testing.T) {
 }
 
 func TestTLSAtFakeServers(t *testing.T) {
-	ca := newAuthority(t)
-	commonName := &tls.Config{Certificates: []tls.Certificate{ca.issue("db.example")}}
-	trusting := &tls.Config{RootCAs: ca.pool}
+	ca := pgtest.NewAuthority(t)
+	commonName := &tls.Config{Certificates: []tls.Certificate{ca.Issue("db.example")}}
+	trusting := &tls.Config{RootCAs: ca.Pool}
 	for _, c := range []struct {
 		name, answer string
 		o            LoginOptions

@@ -21,7 +21,7 @@ import (
 type server struct {
 	t       testing.TB
 	o       postgres.Options
-	ca      *authority
+	ca      *pgtest.Authority
 	address string
 	admin   *pgconn.PgConn
 }
@@ -36,10 +36,10 @@ func startServer(t testing.TB, bin string) *server {
 	o := pgtest.Options(t, "db1")
 	o.BinDir = bin
 	dir := filepath.Dir(o.DataDir)
-	ca := newAuthority(t)
-	cert, key := ca.write(dir, "server", ca.issue("db.example", "localhost", "db.example"))
+	ca := pgtest.NewAuthority(t)
+	cert, key := ca.Write(dir, "server", ca.Issue("db.example", "localhost", "db.example"))
 	settings := pgtest.Settings()
-	for name, value := range map[string]string{"ssl": "on", "ssl_cert_file": cert, "ssl_key_file": key, "ssl_ca_file": ca.root(dir),
+	for name, value := range map[string]string{"ssl": "on", "ssl_cert_file": cert, "ssl_key_file": key, "ssl_ca_file": ca.Root(dir),
 		"max_connections": "60"} {
 		settings.Parameters[name] = value
 	}

@@ -105,9 +105,9 @@ func checkSession(t *testing.T, s *server, one *Server, asked Version) {
 }
 
 func testLoginTLS(t *testing.T, s *server) {
-	trusting := &tls.Config{RootCAs: s.ca.pool}
-	stranger := &tls.Config{RootCAs: newAuthority(t).pool}
-	certified := &tls.Config{RootCAs: s.ca.pool, Certificates: []tls.Certificate{s.ca.issue("u_cert")}}
+	trusting := &tls.Config{RootCAs: s.ca.Pool}
+	stranger := &tls.Config{RootCAs: pgtest.NewAuthority(t).Pool}
+	certified := &tls.Config{RootCAs: s.ca.Pool, Certificates: []tls.Certificate{s.ca.Issue("u_cert")}}
 	password := Credential{Password: goodPassword}
 	for _, c := range []struct {
 		name      string
@@ -289,8 +289,8 @@ func checkWrongPassword(t *testing.T, p *pooler, user string) {
 
 func testClientTLS(t *testing.T, s *server) {
 	file := users(t, fmt.Sprintf("\"u_scram\" \"%s\"\n\"u_md5\" \"%s\"\n", s.stored("u_scram"), s.stored("u_md5")))
-	config := &tls.Config{Certificates: []tls.Certificate{s.ca.issue("pooler", "localhost", "127.0.0.1")}}
-	root := "sslrootcert=" + s.ca.root(t.TempDir())
+	config := &tls.Config{Certificates: []tls.Certificate{s.ca.Issue("pooler", "localhost", "127.0.0.1")}}
+	root := "sslrootcert=" + s.ca.Root(t.TempDir())
 	for _, c := range []struct {
 		mode   SSLMode
 		client string
@@ -304,7 +304,7 @@ func testClientTLS(t *testing.T, s *server) {
 		{SSLRequire, "sslmode=require channel_binding=require", ""},
 	} {
 		p := startPooler(s, AcceptOptions{TLS: config, SSLMode: c.mode, Auth: authenticator(t, MD5, file)},
-			LoginOptions{SSLMode: SSLVerifyFull, TLS: &tls.Config{RootCAs: s.ca.pool}, Host: "localhost"})
+			LoginOptions{SSLMode: SSLVerifyFull, TLS: &tls.Config{RootCAs: s.ca.Pool}, Host: "localhost"})
 		err := p.works("u_scram", goodPassword, c.client)
 		if c.fails == "" && err != nil || c.fails != "" && (err == nil || !strings.Contains(err.Error(), c.fails)) {
 			t.Errorf("%s, %s: %v", c.mode, c.client, err)
@@ -339,9 +339,9 @@ func testPsql(t *testing.T, s *server) {
 		t.Skip("no psql")
 	}
 	file := users(t, fmt.Sprintf("\"u_scram\" \"%s\"\n\"u_md5\" \"%s\"\n\"u_prep\" \"%s\"", s.stored("u_scram"), s.stored("u_md5"), s.stored("u_prep")))
-	config := &tls.Config{Certificates: []tls.Certificate{s.ca.issue("pooler", "localhost", "127.0.0.1")}}
+	config := &tls.Config{Certificates: []tls.Certificate{s.ca.Issue("pooler", "localhost", "127.0.0.1")}}
 	p := startPooler(s, AcceptOptions{TLS: config, SSLMode: SSLAllow, Auth: authenticator(t, MD5, file)}, LoginOptions{SSLMode: SSLPrefer})
-	root := s.ca.root(t.TempDir())
+	root := s.ca.Root(t.TempDir())
 	for _, c := range []struct{ user, password, more, want string }{
 		{"u_scram", goodPassword, "sslmode=disable", "u_scram"},
 		{"u_scram", goodPassword, "sslmode=verify-full sslrootcert=" + root, "u_scram"},
@@ -371,11 +371,11 @@ func testPsql(t *testing.T, s *server) {
 
 func testClientCertificates(t *testing.T, s *server) {
 	dir := t.TempDir()
-	root := s.ca.root(dir)
-	cert, key := s.ca.write(dir, "u_trust", s.ca.issue("u_trust"))
-	other := newAuthority(t)
-	foreignCert, foreignKey := other.write(dir, "foreign", other.issue("u_trust"))
-	config := &tls.Config{Certificates: []tls.Certificate{s.ca.issue("pooler", "127.0.0.1")}, ClientCAs: s.ca.pool}
+	root := s.ca.Root(dir)
+	cert, key := s.ca.Write(dir, "u_trust", s.ca.Issue("u_trust"))
+	other := pgtest.NewAuthority(t)
+	foreignCert, foreignKey := other.Write(dir, "foreign", other.Issue("u_trust"))
+	config := &tls.Config{Certificates: []tls.Certificate{s.ca.Issue("pooler", "127.0.0.1")}, ClientCAs: s.ca.Pool}
 	ours := fmt.Sprintf("sslmode=verify-ca sslrootcert=%s sslcert=%s sslkey=%s", root, cert, key)
 	foreign := fmt.Sprintf("sslmode=verify-ca sslrootcert=%s sslcert=%s sslkey=%s", root, foreignCert, foreignKey)
 	none := "sslmode=verify-ca sslrootcert=" + root

@@ -38,6 +38,14 @@ func afternoon() Stats {
 				{Name: "db4", Address: "db4:5432", State: Lagging, Why: "lags 20 MB, more than 16 MB", Since: at.Add(-49 * time.Hour)},
 			}},
 			{Listen: "*:5002", Target: "replica", Why: "the cluster was not seen yet", Servers: []ServerStats{}},
+			{Listen: "*:6432", Target: "primary", Mode: "transaction", Servers: []ServerStats{}, maxClients: 2000,
+				Pools: []PoolStats{{
+					Database: "shop", User: "app", ClientsActive: 31, ClientsWaiting: 2, ServersActive: 20, MaxWait: 0.25, Size: 20, Lendings: 1200, LendingTime: 9.5,
+					Waits: 7, WaitTime: 1.5, Statements: 4100, In: 1 << 20, Out: 3 << 20, Transactions: 3, LongestTransaction: 812.5, LongestIdleTransaction: 800.25, maxServers: 30,
+				}},
+				Long: []LongTransaction{
+					{Database: "shop", User: "app", Client: "10.0.1.9:40122", Application: "nightly <report>", Server: "db1", PID: 4711, Open: 812.5, Silent: 800.25},
+				}},
 		},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,13 +49,21 @@ type member struct {
 
 func newReal(t *testing.T, name string) *member {
 	t.Helper()
+	return newRealWith(t, name, func(s *postgres.Settings, _ string) {
+		s.HBA = append([]string{"host all all 127.0.0.1/32 trust"}, s.HBA...)
+	})
+}
+
+// newRealWith is one with other settings; dir is a folder of its own.
+func newRealWith(t *testing.T, name string, change func(s *postgres.Settings, dir string)) *member {
+	t.Helper()
 	r := &member{name: name, o: pgtest.Options(t, name)}
 	r.o.InitDB = append(r.o.InitDB, "--auth=trust")
 	i := pgtest.New(t, r.o)
 	ctx := pgtest.Context(t)
 	pgtest.Init(t, i, r.o)
 	s := pgtest.Settings()
-	s.HBA = append([]string{"host all all 127.0.0.1/32 trust"}, s.HBA...)
+	change(&s, filepath.Dir(r.o.DataDir))
 	_, err := i.Configure(s, nil, false)
 	pgtest.Must(t, err)
 	_, err = i.Start(ctx, s)
@@ -146,6 +155,7 @@ func TestIdlePooledClientsSeeNoChangeOfLeader(t *testing.T) {
 	}
 	for _, c := range []struct{ path, want string }{
 		{"/metrics", `pgbouncer_pools_client_active_connections{`}, {"/metrics", "haven_proxy_pool_lending_seconds_bucket{"},
+		{"/metrics", "pgbouncer_stats_totals_sql_transactions_pooled_total{"}, {"/metrics", "pgbouncer_config_max_client_connections{"},
 		{"/json", `"cl_active": 12`}, {"/", "Pools"},
 	} {
 		resp, err := http.Get("http://" + w.stats + c.path)

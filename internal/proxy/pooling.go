@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/havenha/haven/internal/config"
@@ -172,20 +174,44 @@ type PoolStats struct {
 	LendingTime float64 `json:"lending_seconds_total"`
 	Waits       uint64  `json:"waits_total"`
 	WaitTime    float64 `json:"wait_seconds_total"`
-	// Open transactions now, and the longest of those in which the client says nothing.
+	// Statements, or batches of them, were answered; In and Out are bytes from clients and to them.
+	Statements uint64 `json:"statements_total"`
+	In         uint64 `json:"bytes_in"`
+	Out        uint64 `json:"bytes_out"`
+	// Open transactions now, how long the longest is open, and how long a client has said nothing within one.
 	Transactions           int     `json:"open_transactions"`
 	LongestTransaction     float64 `json:"longest_transaction_seconds"`
 	LongestIdleTransaction float64 `json:"longest_idle_transaction_seconds"`
 
-	lendings, waits pooled.Histogram
+	testing, maxServers int
+	lendings, waits     pooled.Histogram
 }
+
+// LongTransaction is a transaction that has been open for a second or more. Durations are in seconds.
+type LongTransaction struct {
+	Database    string  `json:"database"`
+	User        string  `json:"user"`
+	Client      string  `json:"client"` // its address
+	Application string  `json:"application_name"`
+	Server      string  `json:"server"`
+	PID         uint32  `json:"pid"` // of the server's process
+	Open        float64 `json:"open_seconds"`
+	// Silent is how long the client has said nothing, while it was its turn.
+	Silent float64 `json:"silent_seconds"`
+}
+
+// maxLong is how many long transactions of a listener are shown: the longest.
+const maxLong = 20
 
 // add adds the numbers of another pool that are shown as metrics.
 func (p *PoolStats) add(q PoolStats) {
 	p.ClientsActive, p.ClientsWaiting = p.ClientsActive+q.ClientsActive, p.ClientsWaiting+q.ClientsWaiting
 	p.ServersActive, p.ServersIdle, p.ServersLogin = p.ServersActive+q.ServersActive, p.ServersIdle+q.ServersIdle, p.ServersLogin+q.ServersLogin
-	p.MaxWait, p.Size = max(p.MaxWait, q.MaxWait), p.Size+q.Size
+	p.MaxWait, p.Size, p.maxServers = max(p.MaxWait, q.MaxWait), max(p.Size, q.Size), max(p.maxServers, q.maxServers)
 	p.Lendings, p.LendingTime, p.WaitTime = p.Lendings+q.Lendings, p.LendingTime+q.LendingTime, p.WaitTime+q.WaitTime
+	p.Statements, p.In, p.Out = p.Statements+q.Statements, p.In+q.In, p.Out+q.Out
+	p.Transactions, p.testing = p.Transactions+q.Transactions, p.testing+q.testing
+	p.LongestTransaction, p.LongestIdleTransaction = max(p.LongestTransaction, q.LongestTransaction), max(p.LongestIdleTransaction, q.LongestIdleTransaction)
 	p.lendings, p.waits = p.lendings.Plus(q.lendings), p.waits.Plus(q.waits)
 }
 
@@ -198,12 +224,22 @@ func (l *ListenerStats) pooled(d *pooled.Door) {
 			Database: shown(s.Database), User: shown(s.User), ClientsActive: s.ClientsActive, ClientsWaiting: s.ClientsWaiting, ServersActive: s.ServersActive,
 			ServersIdle: s.ServersIdle, ServersLogin: s.ServersLogin, MaxWait: s.MaxWait.Seconds(), Size: s.PoolSize,
 			Lendings: lendings, LendingTime: s.Lendings.Sum.Seconds(), Waits: waits, WaitTime: s.Waits.Sum.Seconds(),
+			Statements: s.Turns, In: s.Sent, Out: s.Received,
 			Transactions: s.OpenTransactions, LongestTransaction: s.LongestTransaction.Seconds(),
-			LongestIdleTransaction: s.LongestIdleTransaction.Seconds(), lendings: s.Lendings, waits: s.Waits,
+			LongestIdleTransaction: s.LongestIdleTransaction.Seconds(),
+			testing:                s.Testing, maxServers: s.MaxDBConnections, lendings: s.Lendings, waits: s.Waits,
 		})
+		for _, t := range s.Long {
+			l.Long = append(l.Long, LongTransaction{
+				Database: shown(s.Database), User: shown(s.User), Client: t.Client, Application: shown(t.Application), Server: shown(t.Server),
+				PID: t.PID, Open: t.Open.Seconds(), Silent: t.Silent.Seconds(),
+			})
+		}
 		l.Waiting += s.ClientsWaiting
 		l.OldestWait = max(l.OldestWait, s.MaxWait.Seconds())
 	}
+	slices.SortStableFunc(l.Long, func(a, b LongTransaction) int { return cmp.Compare(b.Open, a.Open) })
+	l.Long = l.Long[:min(len(l.Long), maxLong)]
 }
 
 func total(h pooled.Histogram) (n uint64) {

@@ -50,9 +50,13 @@ type ListenerStats struct {
 	Rejected uint64        `json:"rejected_total"` // closed because too many waited, in the pooled modes: were there
 	Reset    uint64        `json:"reset_total"`    // sessions reset at a change of leader or replicas
 	Servers  []ServerStats `json:"servers"`
-	// Mode is tcp, session, transaction or statement; Pools are those of the latter three.
-	Mode  string      `json:"mode,omitempty"`
-	Pools []PoolStats `json:"pools,omitempty"`
+	// Mode is tcp, session, transaction or statement; Pools are those of the latter three, and Long the transactions that are open there
+	// for longest, the oldest first.
+	Mode  string            `json:"mode,omitempty"`
+	Pools []PoolStats       `json:"pools,omitempty"`
+	Long  []LongTransaction `json:"long_transactions,omitempty"`
+
+	maxClients, maxUser int // of a pooled listener; 0: no limit
 }
 
 // ServerStats is one server as a listener sees it.
@@ -135,6 +139,7 @@ func (l *ledger) stats(v view, now time.Time, open map[traffic][2]int64) Listene
 	out := ListenerStats{
 		Listen: l.config.Listen, Target: l.config.Target, Mode: l.config.Mode, Waiting: len(l.waiters), Held: l.held, Timeouts: l.timeouts,
 		Rejected: l.rejected, Reset: l.cut, Why: route(v, l.rule, l.loads()).why, Servers: []ServerStats{},
+		maxClients: l.config.Pool.MaxClientConn, maxUser: l.config.Pool.MaxUserConnections,
 	}
 	for w := range l.waiters {
 		out.OldestWait = max(out.OldestWait, now.Sub(w.since).Seconds())

@@ -15,7 +15,7 @@ func dynamicKeys() []Key {
 		{Path: d + "master_start_timeout", Kind: Duration, Text: "Older name of primary_start_timeout."},
 		{Path: d + "master_stop_timeout", Kind: Duration, Text: "Older name of primary_stop_timeout."},
 		{Path: d + "primary_race_backoff", Kind: Duration, Def: "0", Text: "How long a member waits with the race for leadership while WAL still comes from the old primary; 0: not at all."},
-		{Path: d + "synchronous_mode", Kind: Text, Def: "off", Haven: "on", Accept: []string{"on", "off", "true", "false", "yes", "no", "1", "0", "quorum"}, Text: "off, on (named standbys) or quorum."},
+		{Path: d + "synchronous_mode", Kind: Text, Def: "off", Haven: "on", Accept: []string{"on", "off", "true", "false", "yes", "no", "1", "0", "quorum"}, Text: "off, on (named standbys) or quorum. A Haven file writes on into a new cluster; in the dynamic configuration of a running one an absent key means off."},
 		{Path: d + "synchronous_mode_strict", Kind: Bool, Def: "false", Text: "Without a synchronous standby, commits wait."},
 		{Path: d + "synchronous_node_count", Kind: Number, Def: "1", Min: 1, Max: 1000, Text: "How many synchronous standbys."},
 		{Path: d + "failsafe_mode", Kind: Bool, Def: "false", Text: "Stay primary without etcd while every other member gives its word, again and again, not to take leadership for a `ttl`."},

@@ -18,7 +18,7 @@ func postgresKeys() []Key {
 		{Path: "postgresql.database", Kind: Text, Def: "postgres", Reload: ReloadRestart, Text: "Maintenance database."},
 		{Path: "postgresql.pgpass", Kind: Path, Reload: ReloadRestart, Text: "Password file that is written for PostgreSQL's tools."},
 		{Path: "postgresql.parameters", Kind: Settings, Text: "Server settings of this node; those that must be equal on all members come from the dynamic configuration only."},
-		{Path: "postgresql.pg_hba", Kind: Lines, Shown: "see the manual", Text: "All lines of pg_hba.conf."},
+		{Path: "postgresql.pg_hba", Kind: Lines, Shown: "see \"Who may connect\" in the guide for three servers", Text: "All lines of pg_hba.conf."},
 		{Path: "postgresql.pg_ident", Kind: Lines, Text: "All lines of pg_ident.conf."},
 		{Path: "postgresql.use_unix_socket", Kind: Bool, Def: "false", Reload: ReloadRestart, Text: "Connect to the local server through its socket."},
 		{Path: "postgresql.use_unix_socket_repl", Kind: Bool, Def: "false", Inert: Inert{Instead: "there are no replication connections to the local server", Fits: []string{"true"}}, Text: "The same for replication connections."},
@@ -90,8 +90,8 @@ func libpqWords(parameter string) []string {
 
 func bootstrapKeys() []Key {
 	return []Key{
-		{Path: "bootstrap", Kind: Section, Shown: "{}", Text: "How a new cluster is made. A Patroni file without it never makes one."},
-		{Path: "bootstrap.dcs", Kind: Section, Text: "First content of the dynamic configuration."},
+		{Path: "bootstrap", Kind: Section, Shown: "{}", Text: "How a new cluster is made; what is changed here afterwards has no effect. A Patroni file without it never makes one."},
+		{Path: "bootstrap.dcs", Kind: Section, Text: "First content of the dynamic configuration; afterwards haven edit-config changes it. Below postgresql stand keys of the section postgresql."},
 		{Path: "bootstrap.method", Kind: Text, Def: "initdb", Text: "initdb, or the name of a section of `bootstrap` with a command (see the operations guide)."},
 		{Path: "bootstrap.initdb", Kind: Options, Shown: "[{encoding: UTF8}, data-checksums]", Text: "Options of initdb."},
 		{Path: "bootstrap.pg_hba", Kind: Lines, Text: "Lines appended to pg_hba.conf after initdb where postgresql.pg_hba is not given."},

@@ -6,7 +6,8 @@
 //
 // It guarantees, beyond what package dcs promises:
 //   - Every call is bounded by its context and by Options.RetryTimeout, whichever ends first. An endpoint that does not
-//     answer is left after two seconds at the latest, and the next one is tried.
+//     answer is left after two seconds at the latest, by a renewal after a tenth of the lease or, where answers are slow, a third, and
+//     the next one is tried.
 //   - An answer of a lower raft term than was seen before from the same etcd cluster is passed over: its member is stale.
 //   - A renewal counts only with the same raft term and cluster id before, during and after its keepalive.
 //   - A watch whose connection is silent for 2.5 s is reported as lost, even if TCP still stands.

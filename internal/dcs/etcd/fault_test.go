@@ -264,6 +264,27 @@ func TestSlowStoreProvesLeadership(t *testing.T) {
 	}
 }
 
+// TestRefusalGivesNoOtherTryMoreTime: one endpoint refuses and the next says nothing; the third has to have its turn.
+func TestRefusalGivesNoOtherTryMoreTime(t *testing.T) {
+	real := dcstest.StartEtcd(t)
+	silent := startRelay(t, real)
+	c := openClient(t, Options{Endpoints: []string{dcstest.FreeAddress(t), silent.address, real}})
+	l, err := c.Grant(t.Context(), time.Minute) // a try is given 6 s
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.Acquire(t.Context(), dcs.Claim{Name: "db1", Lease: l.ID, Term: cluster.Term{Number: 1, Holder: "db1", Nonce: "n1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent.set(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
+	defer cancel()
+	if _, err := c.Renew(ctx, h); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWatchSurvivesCompaction(t *testing.T) {
 	endpoint := dcstest.StartEtcd(t)
 	c := openClient(t, Options{Endpoints: []string{endpoint}})

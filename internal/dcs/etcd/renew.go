@@ -41,8 +41,8 @@ func (p *lastProof) set(e epoch) {
 }
 
 // Renew proves leadership, trying the endpoints in turn until one proves it, ctx or RetryTimeout ends. One try lasts at
-// most a tenth of the lease, and at least 200 ms; each further one twice as long as the one before, up to a third of the lease:
-// a store that is slow has to be waited for longer, or it would never prove anything.
+// most a tenth of the lease, and at least 200 ms; after one that took so long, the next may take twice as long, up to a third of the
+// lease: a store that is slow has to be waited for longer, or it would never prove anything.
 //
 // A deposed etcd leader was seen to answer keepalives after a freeze, with the raft term from before it (etcd 3.4.23).
 // So the keepalive counts only if the transactions before and after it, which go through a quorum, and the keepalive
@@ -60,6 +60,7 @@ func (c *Client) Renew(ctx context.Context, h dcs.Holder) (dcs.Renewal, error) {
 		}
 		for _, n := range nodes {
 			var r dcs.Renewal
+			tried := time.Now()
 			err := c.try(ctx, n, limit, func(ctx context.Context, l *link) (err error) {
 				r, err = c.renewOn(ctx, l, h)
 				return err
@@ -69,7 +70,9 @@ func (c *Client) Renew(ctx context.Context, h dcs.Holder) (dcs.Renewal, error) {
 				return r, wrap("renew leadership", err)
 			}
 			c.renewals.bad(n)
-			limit = min(2*limit, longest)
+			if time.Since(tried) >= limit { // it was slow, and did not refuse
+				limit = min(2*limit, longest)
+			}
 			failed.note(n.endpoint, err)
 			if ctx.Err() != nil {
 				break

@@ -305,9 +305,10 @@ func survey(t *task) {
 	if a.oldLeader != nil {
 		lastLeader = a.oldLeader.Name
 	}
+	leads := t.holder != nil && t.snap.Leader != nil && t.snap.Leader.Name == a.m.name
 	target := func(m cluster.Member) {
 		targets = append(targets, m.Name)
-		awaits[m.Name] = ha.Awaited(m, t.snap, lastLeader, t.holder != nil, a.policy().Pause)
+		awaits[m.Name] = ha.Awaited(m, t.snap, lastLeader, leads, a.policy().Pause)
 	}
 	for _, m := range t.snap.Members {
 		if m.Name != a.m.name {
@@ -335,7 +336,7 @@ func survey(t *task) {
 	}
 	awaited := func(name string) bool { return awaits[name] }
 	enough := func() {
-		if t.holder != nil {
+		if leads {
 			end()
 		} else {
 			a.after(300*time.Millisecond, end)

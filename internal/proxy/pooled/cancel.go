@@ -132,7 +132,8 @@ func (s *server) missed() {
 func (s *server) breakOff(why *pgwire.Error) {
 	c, busy := s.client, s.flushing > 0 || s.torn
 	c.doomed.Store(true)
-	s.client, s.dead = nil, true
+	s.unlend()
+	s.dead = true
 	s.cancelled.calm.Broadcast()
 	s.mu.Unlock()
 	s.in.end()
@@ -268,9 +269,12 @@ func commits(body []byte, status byte) bool {
 	return true
 }
 
-// sure is a commit that waits for the standby as the session's own do: a record in the WAL, and nothing else. In recovery
-// there is nothing to make sure of, for nothing is committed.
-const sure = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_logical_emit_message(true, 'haven', '') END"
+// sure is a commit that waits for the standby: a record in the WAL, and nothing else. Whatever synchronous_commit the session has, that of
+// the transaction before it may have been another one (SET LOCAL), so it waits in any case. In recovery there is nothing to make sure of,
+// for nothing is committed.
+const sure = `SELECT CASE WHEN pg_catalog.pg_is_in_recovery() OR pg_catalog.set_config('synchronous_commit',
+  CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true) IS NULL
+THEN NULL ELSE pg_catalog.pg_logical_emit_message(true, 'haven', '') END`
 
 // verify begins to make sure of what is withheld, when all of it has come, the client has what came before, and nothing is
 // being sent. What it returns is to be called without the lock. The server is locked.

@@ -33,17 +33,6 @@ func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
 	pgtest.Must(t, err)
 	defer direct.Close(context.Background())
 	exec(t, direct, "CREATE TABLE t (i int)")
-	standby := func(names string) {
-		exec(t, direct, "SET synchronous_commit = local")
-		exec(t, direct, "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'")
-		exec(t, direct, "SELECT pg_reload_conf()")
-		pgtest.Eventually(t, "the names hold", func() error {
-			if got := text(t, direct, "SHOW synchronous_standby_names"); got != names {
-				return errors.New(got)
-			}
-			return nil
-		})
-	}
 	for _, c := range []struct{ name, sql string }{
 		{"simple", "INSERT INTO t VALUES (1)"},
 		{"explicit", "BEGIN; INSERT INTO t VALUES (1); COMMIT"},
@@ -54,7 +43,7 @@ func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
 			})
 			cl := h.connect()
 			exec(t, direct, "ALTER ROLE postgres SET client_min_messages = 'error'")
-			standby("nobody")
+			standbys(t, direct, "nobody")
 			got := make(chan error, 1)
 			commit := func() {
 				_, err := cl.PgConn().Exec(context.Background(), c.sql).ReadAll()
@@ -81,13 +70,67 @@ func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
 			case <-time.After(3 * syncWait):
 			}
 			waitEvent(t, direct, "SyncRep")
-			standby("")
+			standbys(t, direct, "")
 			if err := <-got; err != nil {
 				t.Errorf("the commit ended with %v", err)
 			}
 			text(t, cl, "SELECT 1")
 		})
 	}
+}
+
+// TestWhatMakesSureWaitsInAnyCase: a session that does not wait for standbys may have had a transaction that did.
+func TestWhatMakesSureWaitsInAnyCase(t *testing.T) {
+	o, _, _ := pg(t)
+	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(context.Background())
+	for _, waits := range []string{"off", "local", "on", "remote_apply"} {
+		t.Run(waits, func(t *testing.T) {
+			c, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+			pgtest.Must(t, err)
+			defer c.Close(context.Background())
+			exec(t, c, "SET synchronous_commit = "+waits)
+			standbys(t, direct, "nobody")
+			got := make(chan error, 1)
+			begin := func() {
+				_, err := tryText(c, sure)
+				got <- err
+			}
+			go begin()
+			pgtest.Eventually(t, "it waits for a standby", func() error {
+				select {
+				case err := <-got: // the checkpointer, which lets backends wait, has not read the names yet
+					pgtest.Must(t, err)
+					go begin()
+				default:
+				}
+				if n := text(t, direct, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"); n == "0" {
+					return errors.New("it does not")
+				}
+				return nil
+			})
+			standbys(t, direct, "")
+			pgtest.Must(t, <-got)
+			if kept := text(t, c, "SHOW synchronous_commit"); kept != waits {
+				t.Errorf("the session is left with synchronous_commit %s", kept)
+			}
+		})
+	}
+}
+
+// standbys has commits wait for them from now on.
+func standbys(t *testing.T, direct *pgx.Conn, names string) {
+	t.Helper()
+	exec(t, direct, "SET synchronous_commit = local")
+	exec(t, direct, "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'")
+	exec(t, direct, "SELECT pg_reload_conf()")
+	pgtest.Eventually(t, "the names hold", func() error {
+		if got := text(t, direct, "SHOW synchronous_standby_names"); got != names {
+			return errors.New(got)
+		}
+		return nil
+	})
 }
 
 // catching is a statement that sleeps until it is cancelled, and then does something all the same. One request is two signals

@@ -29,7 +29,7 @@ type client struct {
 	in     sock
 	waiter waiter
 	grant  chan grant
-	began  time.Time // when a server was asked for last
+	began  time.Time // when it got a server last
 	doomed atomic.Bool
 	// linking: a server is asked for, or being prepared.
 	linking atomic.Bool
@@ -465,14 +465,15 @@ func (c *client) without(s *server, unsent bool) error {
 	s.mu.Lock()
 	fate, said, unheard := s.outcome, s.fatal, s.unheard
 	s.mu.Unlock()
+	if !said && (unsent || unheard) {
+		_ = c.conn.SetWriteDeadline(time.Time{})
+		return errUnsent
+	}
+	c.lane.counted.lendings.observe(time.Since(c.began))
 	switch {
 	case said: // by the server itself, and passed on
 		return io.EOF
-	case unsent || unheard:
-		_ = c.conn.SetWriteDeadline(time.Time{})
-		return errUnsent
-	case fate == frame.Nothing && c.door.opt.Mode != Session:
-		// All was answered already.
+	case fate == frame.Nothing && c.door.opt.Mode != Session: // all was answered already
 		_ = c.conn.SetWriteDeadline(time.Time{})
 		return nil
 	}
@@ -502,7 +503,8 @@ func (c *client) part() (whole bool) {
 		}
 		return whole
 	}
-	s.client, s.dead = nil, true
+	s.unlend()
+	s.dead = true
 	s.mu.Unlock()
 	s.in.end()
 	return whole

@@ -53,9 +53,20 @@ func (h *histogram) snapshot() (out Histogram) {
 type counters struct {
 	lendings histogram
 	waits    histogram
+	past     traffic // of connections that have ended; guarded by the door
 }
 
-func (c *counters) done(began time.Time) { c.lendings.observe(time.Since(began)) }
+// traffic is what has gone through server connections.
+type traffic struct{ sent, received, turns uint64 }
+
+func (t *traffic) add(o traffic) {
+	t.sent, t.received, t.turns = t.sent+o.sent, t.received+o.received, t.turns+o.turns
+}
+
+// traffic is what has gone through this one. The server is locked, or has ended.
+func (s *server) traffic() traffic {
+	return traffic{uint64(s.sent.Load()), uint64(s.received.Load()), s.turns}
+}
 
 // Stats is one pool in numbers, in the words of PgBouncer's SHOW POOLS.
 type Stats struct {
@@ -64,12 +75,25 @@ type Stats struct {
 	ServersActive, ServersIdle, ServersLogin   int
 	ServersClosing                             int
 	MaxWait                                    time.Duration
-	PoolSize                                   int
-	Lendings, Waits                            Histogram // transactions (or sessions) from the request of a server to its return; waits for one
+	PoolSize, MaxDBConnections                 int
+	Lendings, Waits                            Histogram // transactions (or sessions) from the lending of a server to its return; waits for one
+	Sent, Received, Turns                      uint64    // bytes from clients and to them; ReadyForQuery, which ends a statement or a batch of them
 	Clients                                    int       // logged in
+	Testing                                    int       // server connections that run a statement of our own
 	OpenTransactions, IdleTransactions         int
 	LongestTransaction, LongestIdleTransaction time.Duration
+	Long                                       []OpenTransaction
 }
+
+// OpenTransaction is one that has been open for a second or more.
+type OpenTransaction struct {
+	Client, Application, Server string
+	PID                         uint32 // of the server's process; 0: it is not known
+	Open, Silent                time.Duration
+}
+
+// long is how old an OpenTransaction is at least.
+const long = time.Second
 
 // Totals are, since the door was made, how many waits for a server connection have ended, how many of them by hold_timeout, and how many clients were too many.
 func (d *Door) Totals() (waited, timeouts, rejected uint64) {
@@ -87,8 +111,9 @@ func (d *Door) Snapshot() []Stats {
 		by[l] = &Stats{
 			Database: l.key.Database, User: l.key.User, Mode: d.opt.Mode, ClientsWaiting: c.Waiting, ServersActive: c.Lent, ServersIdle: c.Idle,
 			ServersLogin: c.Opening, ServersClosing: c.Closing, MaxWait: c.OldestWait, PoolSize: l.set.Load().DefaultPoolSize,
-			Lendings: l.counted.lendings.snapshot(), Waits: l.counted.waits.snapshot(),
+			MaxDBConnections: l.set.Load().MaxDBConnections, Lendings: l.counted.lendings.snapshot(), Waits: l.counted.waits.snapshot(),
 		}
+		by[l].passed(l.counted.past)
 	}
 	for _, c := range d.clients {
 		by[c.lane].Clients++
@@ -107,18 +132,37 @@ func (d *Door) Snapshot() []Stats {
 	return out
 }
 
-// measure adds what a server connection does at the moment.
+func (to *Stats) passed(t traffic) {
+	to.Sent, to.Received, to.Turns = to.Sent+t.sent, to.Received+t.received, to.Turns+t.turns
+}
+
+// measure adds what a server connection has done, and does at the moment.
 func (s *server) measure(to *Stats, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	to.passed(s.traffic())
+	if s.task != nil {
+		to.Testing++
+	}
 	if s.client == nil || s.x.Edge() {
 		return
 	}
-	took := now.Sub(s.client.began)
+	s.look(now)
+	t := OpenTransaction{
+		Client: s.client.conn.RemoteAddr().String(), Application: s.door.tracked.value(s.client.params, nameless), Server: s.seat.Server(),
+		Open: now.Sub(s.looked.open),
+	}
+	if s.key != nil {
+		t.PID = s.key.PID
+	}
 	to.OpenTransactions++
-	to.LongestTransaction = max(to.LongestTransaction, took)
-	if !s.x.Owes() {
+	to.LongestTransaction = max(to.LongestTransaction, t.Open)
+	if s.looked.pauses {
+		t.Silent = now.Sub(s.looked.since)
 		to.IdleTransactions++
-		to.LongestIdleTransaction = max(to.LongestIdleTransaction, took)
+		to.LongestIdleTransaction = max(to.LongestIdleTransaction, t.Silent)
+	}
+	if t.Open >= long {
+		to.Long = append(to.Long, t)
 	}
 }

@@ -183,6 +183,8 @@ func TestAnEmptyFetchIsNoTemporaryTable(t *testing.T) {
 	for name, script := range map[string]string{
 		"described": parse("rows", "SELECT 1 WHERE false") + describe("rows") + bindAt("p", "rows") + executeAt("p") + sync_,
 		"suspended": parse("rows", "SELECT 1") + bindAt("p", "rows") + fetchAt("p", 1) + sync_ + "|" + fetchAt("p", 1) + sync_,
+		"unnamed, with another one between": parse("kept", "SELECT 0") + parse("", "SELECT 1") + bindAt("p", "") + fetchAt("p", 1) + sync_ + "|" +
+			parse("", "SELECT 2") + bind("") + execute + sync_ + "|" + fetchAt("p", 1) + sync_,
 	} {
 		h := open(t, Transaction, p, size1)
 		a := h.raw()

@@ -31,6 +31,7 @@ func TestNoStateReachesAnotherClient(t *testing.T) {
 	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
 	always := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize, o.Pool.ServerResetQueryAlways = 1, true })
 	session := open(t, Session, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
+	partly := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize, o.Pool.ServerResetQuery = 1, "DEALLOCATE ALL" })
 	for _, c := range []struct {
 		name string
 		do   string // by one client
@@ -54,9 +55,8 @@ func TestNoStateReachesAnotherClient(t *testing.T) {
 		{"DO", "DO $$BEGIN PERFORM set_config('work_mem', '7MB', false); END$$", "SHOW work_mem", "4MB", false},
 		{"advisory lock", "SELECT pg_advisory_lock(1)", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", "0", true},
 		{"set_config", "SELECT set_config('work_mem', '6MB', false)", "SHOW work_mem", "4MB", true},
-		{"open transaction", "BEGIN; SELECT 1; ROLLBACK", "SELECT now() = statement_timestamp()", "t", false},
 	} {
-		for _, h := range []*house{h, always, session} {
+		for _, h := range []*house{h, always, session, partly} {
 			if c.unseen && h != always && h != session {
 				continue
 			}
@@ -78,14 +78,25 @@ func TestNoStateReachesAnotherClient(t *testing.T) {
 }
 
 func (h *house) name() string {
-	if h.door.terms.Load().Pool.ServerResetQueryAlways {
+	switch p := h.door.terms.Load().Pool; {
+	case p.ServerResetQueryAlways:
 		return h.door.opt.Mode + ", reset always"
+	case p.ServerResetQuery != defaults().ServerResetQuery:
+		return h.door.opt.Mode + ", " + p.ServerResetQuery
 	}
 	return h.door.opt.Mode
 }
 
 func TestAnOpenTransactionEndsWithItsClient(t *testing.T) {
-	a, b := onOneServer(t, Transaction, nil)
+	for _, mode := range []string{Session, Transaction} {
+		t.Run(mode, func(t *testing.T) { openTransactionEnds(t, mode) })
+	}
+}
+
+func openTransactionEnds(t *testing.T, mode string) {
+	_, _, p := pg(t)
+	h := open(t, mode, p, func(o *Options) { o.Pool.DefaultPoolSize = 2 })
+	a, b := h.connect(), h.connect()
 	exec(t, b, "CREATE TABLE t (i int)")
 	exec(t, a, "BEGIN; INSERT INTO t VALUES (1)")
 	a.PgConn().Conn().Close()

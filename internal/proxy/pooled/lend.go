@@ -41,8 +41,8 @@ func (c *client) checkout() (s *server, waited bool, err error) {
 		d.carry()
 	}
 	d.mu.Unlock()
-	c.began = now
 	if a != nil {
+		c.began = time.Now()
 		return a.Server, false, nil
 	}
 	g := <-c.grant
@@ -50,6 +50,7 @@ func (c *client) checkout() (s *server, waited bool, err error) {
 	// of them to deal with.
 	runtime.Gosched()
 	took := time.Since(now)
+	c.began = now.Add(took)
 	c.lane.counted.waits.observe(took)
 	d.waited.Add(1)
 	return g.server, true, g.err
@@ -144,8 +145,14 @@ func (s *server) lendTo(c *client) bool {
 		return false
 	}
 	s.client, s.fresh, s.stopped, s.leaving, s.rows, s.kept = c, true, false, false, false, s.kept[:0]
-	s.since = time.Time{}
+	s.looked.since, s.edges = time.Time{}, s.edges+1
 	return true
+}
+
+// unlend makes the connection nobody's, and counts the lending. The server is locked.
+func (s *server) unlend() {
+	s.lane.counted.lendings.observe(time.Since(s.client.began))
+	s.client = nil
 }
 
 // release ends the lending, if nothing is owed, begun, unread or unwritten in either direction. True: the caller has to
@@ -158,11 +165,10 @@ func (s *server) release() bool {
 	if s.door.opt.Mode == Session && !s.leaving {
 		return false
 	}
-	s.lane.counted.done(s.client.began)
 	if s.cutoff {
 		_ = s.client.conn.SetWriteDeadline(time.Time{}) // it outlives the server
 	}
-	s.client = nil
+	s.unlend()
 	return true
 }
 
@@ -195,35 +201,36 @@ func (s *server) returned(c *client) bool {
 // giveBack returns a connection that nobody has to its pool, reset if need be.
 func (s *server) giveBack() {
 	s.mu.Lock()
-	again := !s.dead && !s.cutoff && !s.spent
-	set := s.lane.set.Load()
-	reset := s.dirty || s.door.opt.Mode == Session || set.ServerResetQueryAlways
+	again, dirty := !s.dead && !s.cutoff && !s.spent, s.dirty && s.door.opt.Mode != Session
 	s.mu.Unlock()
+	set := s.lane.set.Load()
+	reset := dirty || s.door.opt.Mode == Session || set.ServerResetQueryAlways
 	switch {
 	case !again || !s.seat.Valid():
 		s.dismiss()
 	case reset && set.ServerResetQuery != "":
 		s.begin(set.ServerResetQuery, func(err error) {
-			if err != nil {
+			if err != nil || !s.wasReset() {
 				s.dismiss()
 				return
 			}
-			s.wasReset()
 			s.back()
 		})
-	case s.dirty && s.door.opt.Mode != Session:
+	case dirty:
 		s.dismiss()
 	default:
 		s.back()
 	}
 }
 
-// wasReset notes what a reset query has undone. Whether it deallocates is not known, so prepared statements are made anew.
-func (s *server) wasReset() {
+// wasReset tells whether a connection may be lent again after its reset query. In a session, what that query undoes is enough, as with
+// PgBouncer. In the other modes all has to be gone that outlives a transaction, and only DISCARD ALL is known to do that. Which prepared
+// statements are left is not known, so all are made anew.
+func (s *server) wasReset() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dirty = false
 	s.statements.clear()
+	return !s.dirty || s.door.opt.Mode == Session
 }
 
 func (s *server) back() {

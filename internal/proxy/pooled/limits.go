@@ -7,13 +7,12 @@ import (
 	"github.com/havenha/haven/internal/pgwire/frame"
 )
 
-// overdue looks for who has taken too long. The door is locked.
+// overdue looks at what all server connections do, and for who has taken too long. The door is locked.
 func (d *Door) overdue() (servers []overdue, clients []*client) {
 	now := time.Now()
 	for s := range d.servers {
 		set := s.lane.set.Load()
-		o := overdue{s, set.QueryTimeout, set.IdleTransactionTimeout}
-		if (o.query > 0 || o.pause > 0) && o.is(now) {
+		if o := (overdue{s, set.QueryTimeout, set.IdleTransactionTimeout}); o.is(now) {
 			servers = append(servers, o)
 		}
 	}
@@ -70,21 +69,44 @@ func (o overdue) is(now time.Time) bool {
 // why tells what has lasted too long; nil: nothing. The server is locked.
 func (o overdue) why(now time.Time) *pgwire.Error {
 	s := o.server
-	// Replies to what was flushed come without a turn, as does the word that the server wants COPY data; and what is being sent is owed a
-	// reply before it counts.
-	sent, waits, paused := uint64(s.sent.Load())+s.turns<<40, s.awaited(), s.paused()
-	if s.client == nil || s.since.IsZero() || sent != s.seen || waits != s.waits || paused != s.pauses {
-		s.seen, s.waits, s.pauses, s.since = sent, waits, paused, now
-		return nil
-	}
-	took := now.Sub(s.since)
-	switch {
-	case waits && o.query > 0 && took >= o.query:
+	s.look(now)
+	took := now.Sub(s.looked.since)
+	switch l := s.looked; {
+	case s.client == nil:
+	case l.waits && o.query > 0 && took >= o.query:
 		return s.tooLong("57014", "query_timeout")
-	case paused && o.pause > 0 && took >= o.pause:
+	case l.pauses && o.pause > 0 && took >= o.pause:
 		return s.tooLong("25P03", "idle_transaction_timeout")
 	}
 	return nil
+}
+
+// looked is what a server connection was seen to do at the last tick. So nothing has to be measured while messages pass, and times are
+// right but for a tick.
+type looked struct {
+	moved  uint64    // what was sent, and turns
+	waits  bool      // the client was to get something
+	pauses bool      // or it was the client's turn
+	since  time.Time // all that has not changed since then; zero: it was not looked at since it was lent
+	edges  uint64
+	open   time.Time // since when the transaction is open; zero: there is none
+}
+
+// look looks at what the connection does. The server is locked.
+func (s *server) look(now time.Time) {
+	// Replies to what was flushed come without a turn, as does the word that the server wants COPY data; and what is being sent is owed a
+	// reply before it counts.
+	l, moved, waits, pauses := &s.looked, uint64(s.sent.Load())+s.turns<<40, s.awaited(), s.paused()
+	if s.client == nil || l.since.IsZero() || moved != l.moved || waits != l.waits || pauses != l.pauses {
+		l.moved, l.waits, l.pauses, l.since = moved, waits, pauses, now
+	}
+	open := s.client != nil && !s.x.Edge()
+	if !open || s.edges != l.edges {
+		l.edges, l.open = s.edges, time.Time{}
+	}
+	if open && l.open.IsZero() {
+		l.open = now
+	}
 }
 
 // awaited tells whether the client is to get something that is not there yet. The server is locked.

@@ -67,7 +67,12 @@ func (t *task) receive(s *server, kind byte, body []byte) error {
 			return err
 		}
 		t.failed, t.heard = e, true
-	case 'C', 'I':
+	case 'C':
+		t.heard = true
+		if tag, _, _ := frame.Text(body); string(tag) == "DISCARD ALL" {
+			s.dirty = false // nothing that a client can leave outlives it (PostgreSQL's manual, DISCARD)
+		}
+	case 'I':
 		t.heard = true
 	case 'T', 'D', 'S', 'N', 'A':
 	case 'Z':

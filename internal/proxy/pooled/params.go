@@ -58,6 +58,9 @@ func (t tracked) with(p params, at int, value string) params {
 	return unique.Make(strings.Join(values, between))
 }
 
+// value is one of p's.
+func (t tracked) value(p params, at int) string { return strings.Split(p.Value(), between)[at] }
+
 // meaning are the values that say what a text means, such as TimeZone: all but application_name.
 func (t tracked) meaning(p params) string {
 	values := strings.Split(p.Value(), between)

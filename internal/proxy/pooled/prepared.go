@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
+	"unique"
 
 	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/pgwire/frame"
@@ -13,7 +14,7 @@ import (
 type statement struct {
 	name    string // at servers
 	client  string // the client's name for it
-	body    string // of its Parse message, behind the name
+	body    source // of its Parse message, behind the name
 	unnamed bool
 	twice   bool   // stands for a Parse under a name that is taken
 	rows    bool   // it is known to return rows
@@ -21,6 +22,9 @@ type statement struct {
 	of      params // the settings by which it has its name
 	batch   uint64 // in which it was given its name
 }
+
+// source is what a Parse message says. Many clients prepare the same, which is in memory once.
+type source = unique.Handle[string]
 
 // replies, as the length that is wanted, says that the messages before have to be answered first.
 const replies = -1
@@ -132,6 +136,29 @@ func (pr *prepared) replace(body []byte) {
 	pr.body = append(pr.body[:0], body...)
 }
 
+// another makes the unnamed statement another one. The one before is used again, unless a reply may still be about it (owes), or a named
+// portal is its; that the unnamed portal is, is not known any more.
+func (pr *prepared) another(owes bool) {
+	if pr.current == nil || owes || pr.held(pr.current) {
+		pr.current = &statement{unnamed: true}
+		return
+	}
+	if pr.bound.statement == pr.current {
+		pr.bound = portal{}
+	}
+	*pr.current = statement{unnamed: true}
+}
+
+// held tells whether a named portal is that statement's.
+func (pr *prepared) held(st *statement) bool {
+	for _, of := range pr.portals {
+		if of.statement == st {
+			return true
+		}
+	}
+	return false
+}
+
 // forget drops the named statements, but those that the client was not told of yet: they come behind the command that dropped them.
 func (pr *prepared) forget() {
 	for name, st := range pr.named {
@@ -145,7 +172,7 @@ func (pr *prepared) forget() {
 const maxNamed = 16 << 20
 
 // cost is what a statement takes, about.
-func (st *statement) cost() int { return len(st.body) + len(st.client) + 256 }
+func (st *statement) cost() int { return len(st.body.Value()) + len(st.client) + 256 }
 
 func (pr *prepared) add(st *statement) {
 	if pr.named == nil {
@@ -416,7 +443,7 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 			pr.replace(body)
 		}
 		s.statements.leave(pr.number)
-		pr.current = &statement{unnamed: true}
+		pr.another(s.x.Owes())
 		s.x.Extended(entry{Kind: 'P', Note: pr.current})
 	case old != nil: // the server shall say that the name is taken
 		replaced := size
@@ -436,7 +463,8 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 		s.dirty = true
 		s.x.Extended(entry{Kind: 'P'})
 	default:
-		st := &statement{name: c.nameOf(string(body)), client: string(name), body: string(body), of: c.params, batch: s.statements.batch}
+		of := unique.Make(string(body))
+		st := &statement{name: c.nameOf(of), client: string(name), body: of, of: c.params, batch: s.statements.batch}
 		pr.add(st)
 		p.open(&c.door.buffers)
 		p.upTo(i, size)
@@ -452,11 +480,11 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 
 // nameOf is the name at servers of a statement of that text, with the settings that the client has: PostgreSQL makes constants of the text
 // when it parses it, by TimeZone, DateStyle and others, and keeps them.
-func (c *client) nameOf(body string) string {
+func (c *client) nameOf(body source) string {
 	if pr := &c.prepared; pr.of != c.params {
 		pr.of, pr.meaning = c.params, c.door.tracked.meaning(c.params)
 	}
-	sum := sha256.Sum256([]byte(c.prepared.meaning + between + body))
+	sum := sha256.Sum256([]byte(c.prepared.meaning + between + body.Value()))
 	return c.door.prefix + hex.EncodeToString(sum[:12])
 }
 
@@ -510,7 +538,7 @@ func (c *client) put(s *server, p *parcel, st *statement, swallow bool) {
 	}
 	p.out = frame.Append(p.out, 'C', "S", st.name, "\x00")
 	s.x.Extended(entry{Kind: 'C', Swallow: true})
-	p.out = frame.Append(p.out, 'P', st.name, "\x00", st.body)
+	p.out = frame.Append(p.out, 'P', st.name, "\x00", st.body.Value())
 	s.x.Extended(entry{Kind: 'P', Swallow: swallow, Note: st})
 	t.clock++
 	t.has[st.name] = &copyOf{batch: t.batch, used: t.clock}

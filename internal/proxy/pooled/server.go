@@ -71,10 +71,8 @@ type server struct {
 	unheard   bool
 	outcome   frame.Fate // when the connection ended
 	turns     uint64
-	seen      uint64    // what was sent, and turns, when limits of time were looked at last
-	waits     bool      // and whether the client was to get something
-	pauses    bool      // or it was the client's turn
-	since     time.Time // all that has not changed since then
+	edges     uint64 // transactions that have ended, and lendings
+	looked    looked
 	used      time.Time // when it was given back last
 	cancelled cancelled
 }
@@ -271,11 +269,7 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	if c == nil {
 		return false, s.alone(kind)
 	}
-	var status byte
-	if kind == 'Z' {
-		status = body[0]
-	}
-	rows, executed := s.rows, false
+	status, rows, executed := statusIn(kind, body), s.rows, false
 	switch kind {
 	case 'E':
 		s.failed, s.rows = true, false
@@ -311,6 +305,9 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		}
 		defer func() { s.turns, s.failed = s.turns+1, false }()
 		s.cancelled.calm.Broadcast()
+		if status == 'I' {
+			s.edges++
+		}
 		if pass && s.door.opt.Mode == Statement && status != 'I' {
 			s.refuse(&pgwire.Error{Code: "08P01", Message: "transaction blocks not allowed in statement pooling mode"})
 			return false, nil
@@ -320,6 +317,14 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		return s.withhold(kind, e, m, whole)
 	}
 	return pass, nil
+}
+
+// statusIn is that of a ReadyForQuery; 0: it is another message.
+func statusIn(kind byte, body []byte) byte {
+	if kind != 'Z' {
+		return 0
+	}
+	return body[0]
 }
 
 // keep notes what is being sent, if it is the first since the connection was lent. more: the last message is not whole. The server is
@@ -478,6 +483,9 @@ func field(body []byte, code byte) []byte {
 func (s *server) tag(body []byte, e entry, rows bool) {
 	tag, _, _ := frame.Text(body)
 	s.unsettled = s.unsettled || !transactional(tag)
+	if string(tag) == "COMMIT" {
+		s.edges++ // also where the next one begins at once (AND CHAIN)
+	}
 	switch {
 	case string(tag) == "DISCARD ALL", string(tag) == "DEALLOCATE ALL":
 		s.statements.forget()
@@ -534,8 +542,14 @@ func (s *server) finish() {
 			s.takeBack()
 		}
 	}
-	s.client, s.task, s.ended = nil, nil, nil
+	s.task, s.ended = nil, nil
 	ends := c != nil && !undecided && (fate != frame.Nothing || s.fatal || s.door.opt.Mode == Session || s.torn)
+	switch {
+	case undecided:
+		s.client = nil
+	case c != nil:
+		s.unlend()
+	}
 	if ends {
 		c.doomed.Store(true)
 	} else if c != nil && !undecided && s.cutoff {
@@ -548,6 +562,7 @@ func (s *server) finish() {
 	d := s.door
 	d.mu.Lock()
 	delete(d.servers, s)
+	s.lane.counted.past.add(s.traffic())
 	d.book.Closed(s.account, time.Now())
 	d.carry()
 	d.mu.Unlock()
