@@ -65,10 +65,15 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 		select {
 		case answer := <-answers:
 			s.Answers = append(s.Answers, answer)
-			if missing[answer.Name] {
-				if delete(missing, answer.Name); len(missing) == 0 {
-					late.Reset(grace)
-				}
+			if !missing[answer.Name] {
+				continue
+			}
+			delete(missing, answer.Name)
+			switch {
+			case len(missing) == 0:
+				late.Reset(grace)
+			case leads && answer.Reachable && ha.Sufficient(in.snap.Sync, s.Answers) && !ha.Sufficient(in.snap.Sync, s.Answers[:len(s.Answers)-1]):
+				late.Reset(stragglers)
 			}
 		case <-late.C:
 			cancel()

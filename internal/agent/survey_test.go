@@ -9,6 +9,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
+	"github.com/havenha/haven/internal/dcs"
 )
 
 // TestSlowAnswerOfAMemberIsAwaited: a lost leader's host refuses at once, and a standby that is alive says nothing of its server at first,
@@ -84,5 +85,48 @@ func TestLastLeaderThatMayWriteIsAwaited(t *testing.T) {
 		if answer, _ := e.survey.Answer("db2"); !answer.Primary {
 			t.Errorf("%s: %+v", name, answer)
 		}
+	}
+}
+
+// TestALeaderThatHandsOverWaitsForNoMoreThanItNeeds: one of two synchronous standbys has answered, which has every commit, and the other
+// says nothing.
+func TestALeaderThatHandsOverWaitsForNoMoreThanItNeeds(t *testing.T) {
+	answers := func(wait <-chan struct{}) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-wait:
+			case <-r.Context().Done():
+			}
+			_, _ = w.Write([]byte(`{"role": "replica", "timeline": 1, "xlog": {"received_location": 83886080, "replayed_location": 83886080}}`))
+		}))
+		t.Cleanup(s.Close)
+		return s
+	}
+	at := make(chan struct{})
+	close(at)
+	member := func(name, url string) cluster.Member {
+		return cluster.Member{Name: name, APIURL: url, State: cluster.StateRunning, Role: cluster.RoleReplica, Haven: &cluster.HavenField{}}
+	}
+	a := &Agent{opt: Options{Peers: http.DefaultClient}}
+	in := input{
+		node: &config.Node{Name: "db1"}, holder: &dcs.Holder{},
+		snap: cluster.Snapshot{
+			Leader: &cluster.Leader{Name: "db1"}, Sync: &cluster.Sync{Leader: "db1", Standbys: []string{"db2", "db3"}},
+			Members: []cluster.Member{{Name: "db1"}, member("db2", answers(at).URL), member("db3", answers(nil).URL)},
+		},
+	}
+	var e effects
+	began := time.Now()
+	if err := a.ask(t.Context(), in, &e); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := e.survey.Answer("db2"); !answer.Reachable {
+		t.Errorf("db2: %+v", answer)
+	}
+	if answer, ok := e.survey.Answer("db3"); !ok || answer.Reachable {
+		t.Errorf("db3: %+v", answer)
+	}
+	if took := time.Since(began); took >= askTimeout {
+		t.Errorf("it took %s", took)
 	}
 }

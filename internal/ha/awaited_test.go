@@ -55,3 +55,29 @@ func TestAwaited(t *testing.T) {
 		}
 	}
 }
+
+// TestSufficient goes through what a leader needs to know before it hands over.
+func TestSufficient(t *testing.T) {
+	answer := func(name string, mayLead bool) Answer { return Answer{Name: name, Reachable: true, MayLead: mayLead} }
+	two, quorum := &cluster.Sync{Leader: "a", Standbys: []string{"b", "c"}}, &cluster.Sync{Leader: "a", Standbys: []string{"b", "c", "d"}, Quorum: 1}
+	for _, c := range []struct {
+		name    string
+		sync    *cluster.Sync
+		answers []Answer
+		want    bool
+	}{
+		{"nobody", two, nil, false},
+		{"one of two, each of whom has every commit", two, []Answer{answer("b", true)}, true},
+		{"one that may not lead", two, []Answer{answer("b", false)}, false},
+		{"one that may not lead, and one that may", two, []Answer{answer("b", false), answer("c", true)}, true},
+		{"one that does not answer", two, []Answer{{Name: "b", MayLead: true}}, false},
+		{"one that is not synchronous", two, []Answer{answer("d", true)}, false},
+		{"one of a quorum", quorum, []Answer{answer("b", true)}, false},
+		{"enough of a quorum", quorum, []Answer{answer("b", true), answer("d", false)}, true},
+		{"without a record", nil, []Answer{answer("b", true)}, false},
+	} {
+		if got := Sufficient(c.sync, c.answers); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}

@@ -289,3 +289,15 @@ func Awaited(m cluster.Member, s cluster.Snapshot, lastLeader string, leads, pau
 // Unfenced tells whether nothing ends that member's server with its lease: in pause, which it may know of though the asker knows already
 // of its end, and if it is Patroni's.
 func Unfenced(m cluster.Member, pause bool) bool { return pause || m.Pause || m.Haven == nil }
+
+// Sufficient tells whether a leader may hand over by these answers (mostAdvanced): for those who are late it waits only a little longer then.
+func Sufficient(s *cluster.Sync, answers []Answer) bool {
+	n, fit := 0, false
+	for _, a := range answers {
+		if a.Reachable && s.Has(a.Name) {
+			n++
+			fit = fit || a.MayLead
+		}
+	}
+	return fit && n > s.Quorum
+}

@@ -352,10 +352,13 @@ func survey(t *task) {
 			}
 			s.Answers = append(s.Answers, answer)
 			missing = slices.DeleteFunc(missing, func(o string) bool { return o == n })
-			if len(missing) == 0 {
+			switch {
+			case len(missing) == 0:
 				end()
-			} else if awaits[n] && !slices.ContainsFunc(missing, awaited) {
+			case awaits[n] && !slices.ContainsFunc(missing, awaited):
 				enough()
+			case leads && ha.Sufficient(t.snap.Sync, s.Answers):
+				a.after(300*time.Millisecond, end)
 			}
 		})
 	}
