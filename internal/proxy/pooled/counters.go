@@ -150,7 +150,7 @@ func (s *server) measure(to *Stats, now time.Time) {
 	s.look(now)
 	t := OpenTransaction{
 		Client: s.client.conn.RemoteAddr().String(), Application: s.door.tracked.value(s.client.params, nameless), Server: s.seat.Server(),
-		Open: now.Sub(s.looked.open),
+		Open: max(0, now.Sub(s.looked.open)), // another one may have looked since
 	}
 	if s.key != nil {
 		t.PID = s.key.PID
@@ -158,7 +158,7 @@ func (s *server) measure(to *Stats, now time.Time) {
 	to.OpenTransactions++
 	to.LongestTransaction = max(to.LongestTransaction, t.Open)
 	if s.looked.pauses {
-		t.Silent = now.Sub(s.looked.since)
+		t.Silent = max(0, now.Sub(s.looked.since))
 		to.IdleTransactions++
 		to.LongestIdleTransaction = max(to.LongestIdleTransaction, t.Silent)
 	}
