@@ -40,19 +40,17 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 	missing := map[string]bool{} // those who are waited for
 	var asked sync.WaitGroup
 	for _, m := range targets {
-		if !ha.Awaited(m, in.snap, lastLeader, leads, in.dynamic.Pause) {
-			asked.Go(func() { answers <- a.question(ctx, m) })
-			continue
+		ask := a.question
+		if ha.Awaited(m, in.snap, lastLeader, leads, in.dynamic.Pause) {
+			missing[m.Name] = true
+			if m.Name != lastLeader || m.Role == cluster.RoleReplica || ha.Unfenced(m, in.dynamic.Pause) { // else that its server has ended is an answer, too
+				ask = a.insist
+			}
 		}
-		missing[m.Name] = true
-		if m.Name == lastLeader && m.Role != cluster.RoleReplica && !ha.Unfenced(m, in.dynamic.Pause) {
-			asked.Go(func() { answers <- a.question(ctx, m) }) // that its server has ended is an answer, too
-			continue
-		}
-		asked.Go(func() { answers <- a.insist(ctx, m) })
+		asked.Go(func() { answers <- ask(ctx, m) })
 	}
 	defer asked.Wait()
-	grace := stragglers
+	grace, sufficient := stragglers, false
 	if leads { // who hands over reads no other answers
 		grace = 0
 	}
@@ -72,7 +70,8 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 			switch {
 			case len(missing) == 0:
 				late.Reset(grace)
-			case leads && answer.Reachable && ha.Sufficient(in.snap.Sync, s.Answers) && !ha.Sufficient(in.snap.Sync, s.Answers[:len(s.Answers)-1]):
+			case leads && !sufficient && ha.Sufficient(in.snap.Sync, s.Answers):
+				sufficient = true
 				late.Reset(stragglers)
 			}
 		case <-late.C:

@@ -42,16 +42,13 @@ func (o Overrides) most(p Pool) (n int) {
 	}
 	n = max(n, o.mostOf(p, ""))
 	// Users may be bounded over all databases.
-	users, any := p.MaxUserConnections, p.MaxUserConnections > 0
-	if sum := 0; any && len(o.Users) > 0 {
-		for _, of := range o.Users {
-			own := of.over(p).MaxUserConnections
-			sum, any = sum+own, any && own > 0
-		}
-		users = max(users, sum)
+	sum, bounded := 0, p.MaxUserConnections > 0
+	for _, user := range o.Users {
+		own := user.over(p).MaxUserConnections
+		sum, bounded = sum+own, bounded && own > 0
 	}
-	if any {
-		n = min(n, users)
+	if bounded {
+		n = min(n, max(p.MaxUserConnections, sum))
 	}
 	return n
 }

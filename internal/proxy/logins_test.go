@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/config"
@@ -34,23 +32,6 @@ func (r *member) asSuperuser(t *testing.T, sql string) string {
 	return ""
 }
 
-// userAt connects a user with a password, and what more there is to say of the connection.
-func userAt(address, user, password, more string) (*pgx.Conn, error) {
-	host, port, _ := strings.Cut(address, ":")
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=%s password='%s' dbname=postgres %s", host, port, user, password, more))
-}
-
-// saidTo is the SQLSTATE that a client is told; empty: none.
-func saidTo(err error) string {
-	var said *pgconn.PgError
-	if errors.As(err, &said) {
-		return said.Code
-	}
-	return ""
-}
-
 // TestAuthQueryThroughAChangeOfLeader: the proxy's file has the secret of auth_user alone; those of all others are looked up at the server
 // that leads, and what a client proves logs it in there.
 func TestAuthQueryThroughAChangeOfLeader(t *testing.T) {
@@ -68,14 +49,13 @@ func TestAuthQueryThroughAChangeOfLeader(t *testing.T) {
 	w := start(t, c)
 	w.show(a.leads(1, a, b))
 
-	first, err := userAt(w.rw, "app", "right", "sslmode=disable")
+	first, err := at(t, w.rw, "postgres", "app", "right")
 	pgtest.Must(t, err)
-	defer first.Close(context.Background())
 	if port, err := portOn(first); err != nil || port != a.o.Port {
 		t.Errorf("served by port %d, %v", port, err)
 	}
 	for _, refused := range []struct{ user, password string }{{"app", "wrong"}, {"nobody", "right"}, {"gone", "right"}} {
-		if _, err := userAt(w.rw, refused.user, refused.password, "sslmode=disable"); saidTo(err) != "28P01" {
+		if _, err := at(t, w.rw, "postgres", refused.user, refused.password); sqlState(err) != "28P01" {
 			t.Errorf("%s with password %s: %v", refused.user, refused.password, err)
 		}
 	}
@@ -90,7 +70,7 @@ func TestAuthQueryThroughAChangeOfLeader(t *testing.T) {
 	}
 	came := make(chan login, 1)
 	go func() {
-		conn, err := userAt(w.rw, "app", "right", "sslmode=disable")
+		conn, err := at(t, w.rw, "postgres", "app", "right")
 		came <- login{conn, err}
 	}()
 	select {
@@ -101,7 +81,6 @@ func TestAuthQueryThroughAChangeOfLeader(t *testing.T) {
 	w.show(b.leads(2, a, b))
 	second := <-came
 	pgtest.Must(t, second.err)
-	defer second.conn.Close(context.Background())
 	for _, conn := range []*pgx.Conn{first, second.conn} {
 		if port, err := portOn(conn); err != nil || port != b.o.Port {
 			t.Errorf("served by port %d, %v, want %d", port, err, b.o.Port)
@@ -158,8 +137,8 @@ func TestEachWayToLogIn(t *testing.T) {
 		{"u_cert", "", shows("u_cert"), ""}, {"u_cert", "", shows("u_other"), "28000"}, {"u_cert", "its own", verified, "28000"},
 		{"u_nobody", "right", verified, "28000"},
 	} {
-		conn, err := userAt(w.rw, l.user, l.password, l.more)
-		if saidTo(err) != l.code || (err == nil) != (l.code == "") {
+		conn, err := at(t, w.rw, "postgres", l.user, l.password, l.more)
+		if sqlState(err) != l.code || (err == nil) != (l.code == "") {
 			t.Errorf("%s with %q, %s: %v, want %q", l.user, l.password, l.more, err, l.code)
 			continue
 		}
@@ -172,14 +151,12 @@ func TestEachWayToLogIn(t *testing.T) {
 		if err != nil || user != l.user || !encrypted {
 			t.Errorf("%s is %q at the server, encrypted %v, %v", l.user, user, encrypted, err)
 		}
-		conn.Close(context.Background())
 	}
 	w.show(elsewhere.leads(2, a, elsewhere))
 	w.until("db2 is admitted", func(s Stats) bool { return s.Leader.Term == 2 && s.Leader.State == Admitted })
-	conn, err := userAt(w.rw, "u_scram", "right", verified)
+	conn, err := at(t, w.rw, "postgres", "u_scram", "right", verified)
 	pgtest.Must(t, err)
-	defer conn.Close(context.Background())
-	if _, err := portOn(conn); saidTo(err) != "08P01" || !strings.Contains(err.Error(), "certificate") {
+	if _, err := portOn(conn); sqlState(err) != "08P01" || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a server with a certificate for another host: %v", err)
 	}
 }
@@ -203,12 +180,8 @@ func TestClientsOfTheAuthorityOnly(t *testing.T) {
 			cert, key := l.of.Write(dir, name, l.of.Issue("anybody"))
 			more += " sslcert=" + cert + " sslkey=" + key
 		}
-		conn, err := userAt(w.rw, "postgres", "", more)
-		if (err == nil) != l.in {
+		if _, err := at(t, w.rw, "postgres", "postgres", "", more); (err == nil) != l.in {
 			t.Errorf("%s: %v", name, err)
-		}
-		if err == nil {
-			conn.Close(context.Background())
 		}
 	}
 }

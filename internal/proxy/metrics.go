@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/havenha/haven/internal/config"
 	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
@@ -16,8 +17,7 @@ type Metric struct{ Name, Kind, Labels, Help string }
 
 // Metrics are all that the statistics port has.
 func Metrics() (all []Metric) {
-	leader := series[Stats]{prometheus.GaugeValue, leads, leadsHelp, nil}
-	all = append(all, leader.described([]string{"scope", "server"}))
+	all = append(all, described(leaderSeries(), leaderLabels())...)
 	all = append(all, described(clusterSeries(), clusterLabels())...)
 	all = append(all, described(listenerSeries(), listenerLabels())...)
 	all = append(all, described(serverSeries(), serverLabels())...)
@@ -37,17 +37,13 @@ type series[T any] struct {
 	value      func(T) float64
 }
 
-func (s series[T]) described(labels []string) Metric {
-	kind := "gauge"
-	if s.kind == prometheus.CounterValue {
-		kind = "counter"
-	}
-	return Metric{s.name, kind, strings.Join(labels, ", "), s.help}
-}
-
 func described[T any](all []series[T], labels []string) (out []Metric) {
 	for _, s := range all {
-		out = append(out, s.described(labels))
+		kind := "gauge"
+		if s.kind == prometheus.CounterValue {
+			kind = "counter"
+		}
+		out = append(out, Metric{s.name, kind, strings.Join(labels, ", "), s.help})
 	}
 	return out
 }
@@ -78,18 +74,12 @@ func shown(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 // Describe describes nothing: the servers, and so the metrics, come and go.
 func (collector) Describe(chan<- *prometheus.Desc) {}
 
-const (
-	leads     = "haven_proxy_leader"
-	leadsHelp = "1 for the server whose member holds the leader key."
-)
-
 // Collect sends the metrics of now.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := c.snapshot()
 	collect(out, clusterSeries(), s, clusterLabels(), []string{s.Scope})
 	if s.Leader.Name != "" {
-		leader := series[Stats]{prometheus.GaugeValue, leads, leadsHelp, func(Stats) float64 { return 1 }}
-		collect(out, []series[Stats]{leader}, s, []string{"scope", "server"}, []string{s.Scope, shown(s.Leader.Name)})
+		collect(out, leaderSeries(), s, leaderLabels(), []string{s.Scope, shown(s.Leader.Name)})
 	}
 	for _, l := range s.Listeners {
 		labels, values := listenerLabels(), []string{s.Scope, l.Listen, l.Target}
@@ -97,7 +87,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		for _, server := range l.Servers {
 			collect(out, serverSeries(), server, serverLabels(), []string{s.Scope, l.Listen, l.Target, shown(server.Name)})
 		}
-		if l.Mode == "tcp" || l.Mode == "" {
+		if !(config.Listener{Mode: l.Mode}).Pooled() {
 			continue
 		}
 		collect(out, doorSeries(), l, labels, values)
@@ -116,10 +106,18 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 }
 
 func clusterLabels() []string  { return []string{"scope"} }
+func leaderLabels() []string   { return []string{"scope", "server"} }
 func listenerLabels() []string { return []string{"scope", "listener", "target"} }
 func serverLabels() []string   { return []string{"scope", "listener", "target", "server"} }
 func databaseLabels() []string { return []string{"scope", "listener", "database"} }
 func poolLabels() []string     { return []string{"scope", "listener", "database", "user"} }
+
+// leaderSeries is there while somebody leads.
+func leaderSeries() []series[Stats] {
+	return []series[Stats]{
+		{prometheus.GaugeValue, "haven_proxy_leader", "1 for the server whose member holds the leader key.", func(Stats) float64 { return 1 }},
+	}
+}
 
 func clusterSeries() []series[Stats] {
 	return []series[Stats]{
@@ -223,11 +221,12 @@ func (h histogram) metric(p PoolStats, values []string) prometheus.Metric {
 func merged(pools []PoolStats, key func(PoolStats) [2]string) (out []PoolStats) {
 	at := map[[2]string]int{}
 	for _, p := range pools {
-		if i, ok := at[key(p)]; ok {
+		k := key(p)
+		if i, ok := at[k]; ok {
 			out[i].add(p)
 			continue
 		}
-		at[key(p)] = len(out)
+		at[k] = len(out)
 		out = append(out, p)
 	}
 	return out

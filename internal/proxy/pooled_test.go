@@ -97,16 +97,8 @@ func (r *member) leads(term uint64, all ...*member) cluster.Snapshot {
 
 func dialPooled(t *testing.T, address string) *pgx.Conn {
 	t.Helper()
-	host, port, _ := strings.Cut(address, ":")
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port))
+	c, err := at(t, address, "postgres", "postgres", "")
 	pgtest.Must(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		c.Close(ctx)
-	})
 	return c
 }
 

@@ -18,13 +18,16 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
-// at connects to a pooled listener as that user, to that database.
-func at(t *testing.T, address, database, user, password string) (*pgx.Conn, error) {
+// at connects to a pooled listener as that user, to that database: without TLS, unless more says how.
+func at(t *testing.T, address, database, user, password string, more ...string) (*pgx.Conn, error) {
 	t.Helper()
+	if len(more) == 0 {
+		more = []string{"sslmode=disable"}
+	}
 	host, port, _ := strings.Cut(address, ":")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s dbname=%s user=%s password=%s sslmode=disable", host, port, database, user, password))
+	c, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%s dbname=%s user=%s password='%s' %s", host, port, database, user, password, strings.Join(more, " ")))
 	if err == nil {
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)

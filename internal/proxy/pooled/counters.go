@@ -53,33 +53,34 @@ func (h *histogram) snapshot() (out Histogram) {
 type counters struct {
 	lendings histogram
 	waits    histogram
-	past     traffic // of connections that have ended; guarded by the door
+	past     Traffic // of connections that have ended; guarded by the door
 }
 
-// traffic is what has gone through server connections.
-type traffic struct{ sent, received, turns uint64 }
+// Traffic is what has gone through server connections: bytes from clients and to them, and ReadyForQuery, which ends a statement or a batch of
+// them.
+type Traffic struct{ Sent, Received, Turns uint64 }
 
-func (t *traffic) add(o traffic) {
-	t.sent, t.received, t.turns = t.sent+o.sent, t.received+o.received, t.turns+o.turns
+func (t *Traffic) add(o Traffic) {
+	t.Sent, t.Received, t.Turns = t.Sent+o.Sent, t.Received+o.Received, t.Turns+o.Turns
 }
 
 // traffic is what has gone through this one. The server is locked, or has ended.
-func (s *server) traffic() traffic {
-	return traffic{uint64(s.sent.Load()), uint64(s.received.Load()), s.turns}
+func (s *server) traffic() Traffic {
+	return Traffic{uint64(s.sent.Load()), uint64(s.received.Load()), s.turns}
 }
 
 // Stats is one pool in numbers, in the words of PgBouncer's SHOW POOLS.
 type Stats struct {
-	Database, User, Mode                       string
-	ClientsActive, ClientsWaiting              int
-	ServersActive, ServersIdle, ServersLogin   int
-	ServersClosing                             int
-	MaxWait                                    time.Duration
-	PoolSize, MaxDBConnections                 int
-	Lendings, Waits                            Histogram // transactions (or sessions) from the lending of a server to its return; waits for one
-	Sent, Received, Turns                      uint64    // bytes from clients and to them; ReadyForQuery, which ends a statement or a batch of them
-	Clients                                    int       // logged in
-	Testing                                    int       // server connections that run a statement of our own
+	Database, User, Mode                     string
+	ClientsActive, ClientsWaiting            int
+	ServersActive, ServersIdle, ServersLogin int
+	ServersClosing                           int
+	MaxWait                                  time.Duration
+	PoolSize, MaxDBConnections               int
+	Lendings, Waits                          Histogram // transactions (or sessions) from the lending of a server to its return; waits for one
+	Traffic
+	Clients                                    int // logged in
+	Testing                                    int // server connections that run a statement of our own
 	OpenTransactions, IdleTransactions         int
 	LongestTransaction, LongestIdleTransaction time.Duration
 	Long                                       []OpenTransaction
@@ -112,8 +113,8 @@ func (d *Door) Snapshot() []Stats {
 			Database: l.key.Database, User: l.key.User, Mode: d.opt.Mode, ClientsWaiting: c.Waiting, ServersActive: c.Lent, ServersIdle: c.Idle,
 			ServersLogin: c.Opening, ServersClosing: c.Closing, MaxWait: c.OldestWait, PoolSize: l.set.Load().DefaultPoolSize,
 			MaxDBConnections: l.set.Load().MaxDBConnections, Lendings: l.counted.lendings.snapshot(), Waits: l.counted.waits.snapshot(),
+			Traffic: l.counted.past,
 		}
-		by[l].passed(l.counted.past)
 	}
 	for _, c := range d.clients {
 		by[c.lane].Clients++
@@ -132,15 +133,11 @@ func (d *Door) Snapshot() []Stats {
 	return out
 }
 
-func (to *Stats) passed(t traffic) {
-	to.Sent, to.Received, to.Turns = to.Sent+t.sent, to.Received+t.received, to.Turns+t.turns
-}
-
 // measure adds what a server connection has done, and does at the moment.
 func (s *server) measure(to *Stats, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	to.passed(s.traffic())
+	to.Traffic.add(s.traffic())
 	if s.task != nil {
 		to.Testing++
 	}
