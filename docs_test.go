@@ -290,7 +290,7 @@ func TestConfigurationsInTheDocumentsAreGood(t *testing.T) {
 // TestFragmentsOfThePoolingGuideAreGood loads each piece of configuration that the guide shows, in an otherwise small file.
 func TestFragmentsOfThePoolingGuideAreGood(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"userlist.txt", "hba.conf", "tls/ca.crt", "tls/node.crt", "tls/node.key"} {
+	for _, name := range []string{"userlist.txt", "hba.conf", "tls/ca.crt", "tls/node.crt", "tls/node.key", "tls/servers.crt", "tls/pool.crt", "tls/pool.key"} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -325,8 +325,9 @@ func TestBadDays(t *testing.T) {
 		}},
 		{"expired-certificate", 4, func(d *day) {
 			d.initdb()
-			cert, key := newAuthority(d.t, d.dir).issue("db1", time.Now().Add(-24*time.Hour))
-			d.etcd = fmt.Sprintf("{hosts: [\"127.0.0.1:1\"], cacert: %q, cert: %q, key: %q}", d.dir+"/ca.crt", cert, key)
+			ca := pgtest.NewAuthority(d.t)
+			cert, key := ca.Write(d.dir, "db1", ca.IssueUntil(time.Now().Add(-time.Hour), "db1", "127.0.0.1"))
+			d.etcd = fmt.Sprintf("{hosts: [\"127.0.0.1:1\"], cacert: %q, cert: %q, key: %q}", ca.Root(d.dir), cert, key)
 			d.write()
 		}},
 		{"full-disk-at-initdb", 4, func(d *day) {

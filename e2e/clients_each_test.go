@@ -34,6 +34,10 @@ savepoint a;
 insert into psql_t values (1, 'twice');
 rollback to a;
 commit;
+begin;
+prepare twice (int) as select 'twice: ' || 2 * $1;
+execute twice (21);
+commit;
 \copy (select * from psql_t order by n) to stdout
 select 1/0;
 select count(*) || '!' from psql_t;
@@ -41,7 +45,7 @@ select 1 \; select 2;
 \conninfo
 drop table psql_t;
 `, psql...)
-	for _, want := range []string{"duplicate key", "1\tone\n2\ttwo, too\n3\tthree\n", "division by zero", "3!", "1\n2\n", "SSL connection"} {
+	for _, want := range []string{"duplicate key", "1\tone\n2\ttwo, too\n3\tthree\n", "twice: 42\n", "division by zero", "3!", "1\n2\n", "SSL connection"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
@@ -56,13 +60,13 @@ drop table psql_t;
 	}
 }
 
-// pgbenchClient: eight connections on two servers in each protocol; every transaction is there afterwards. Each has a
+// pgbenchClient: it fills its tables by COPY; then eight connections on two servers in each protocol; every transaction is there afterwards. Each has a
 // thread: pgbench waits for the answer to a Parse with its whole thread, and for a server that another connection of the
 // same thread holds it would wait forever.
 func pgbenchClient(t *testing.T, f *front) {
 	bin := pgtest.BinDirs()[0]
 	at := []string{"-h", "localhost", "-p", strconv.Itoa(f.port), "-U", clientRole, "shop"}
-	f.program(t, "", append([]string{filepath.Join(bin, "pgbench"), "-i", "-q", "-I", "dtGvp"}, at...)...)
+	f.program(t, "", append([]string{filepath.Join(bin, "pgbench"), "-i", "-q", "-I", "dtgvp"}, at...)...)
 	total := 0
 	for _, protocol := range []string{"simple", "extended", "prepared"} {
 		f.program(t, "", append([]string{filepath.Join(bin, "pgbench"), "-n", "-M", protocol, "-c", "8", "-j", "8", "-t", "25"}, at...)...)
@@ -190,18 +194,29 @@ func pqClient(t *testing.T, f *front) {
 	}
 	running.Wait()
 	pqCopy(ctx, t, db)
-	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-	defer cancel()
-	_, err = db.ExecContext(short, "select pg_sleep(60)")
-	var said *pq.Error
-	if !errors.As(err, &said) || said.Code != "57014" {
-		t.Errorf("cancelled: %v", err)
-	}
+	pqCancel(ctx, t, db)
 	_, err = db.ExecContext(ctx, "drop table pq_t")
 	pgtest.Must(t, err)
 }
 
-func pqCopy(ctx context.Context, t *testing.T, db *sql.DB) {
+// pqConn is a *sql.DB or a *sql.Conn.
+type pqConn interface {
+	BeginTx(ctx context.Context, o *sql.TxOptions) (*sql.Tx, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+func pqCancel(ctx context.Context, t *testing.T, db pqConn) {
+	t.Helper()
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	var said *pq.Error
+	if _, err := db.ExecContext(short, "select pg_sleep(60)"); !errors.As(err, &said) || said.Code != "57014" {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func pqCopy(ctx context.Context, t *testing.T, db pqConn) {
 	t.Helper()
 	tx, err := db.BeginTx(ctx, nil)
 	pgtest.Must(t, err)

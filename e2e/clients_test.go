@@ -3,15 +3,8 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -155,20 +148,12 @@ func (f *front) fill(t *testing.T) string {
 	return secret
 }
 
-// certificate makes one for localhost that vouches for itself, and its key.
+// certificate makes the proxy's, for localhost.
 func (f *front) certificate(t *testing.T, dir string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	pgtest.Must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pooler"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	pgtest.Must(t, err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	pgtest.Must(t, err)
-	f.root = filepath.Join(dir, "server.crt")
-	f.file(t, dir, "server.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
-	f.file(t, dir, "server.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	ca := pgtest.NewAuthority(t)
+	f.root = ca.Root(dir)
+	ca.Write(dir, "server", ca.Issue("pooler", "localhost"))
 }
 
 // unixSocket: psql finds it by its directory and the port, and has no TLS there, though ports require it.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/dcs/etcd"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -22,13 +23,10 @@ import (
 func TestTLSEverywhereByOneLine(t *testing.T) {
 	var pair tls.Certificate
 	c := prepareCluster(t, 3, "on", func(dir, text string) string {
-		a := newAuthority(t, dir)
-		cert, key := a.issue("node", time.Now().Add(time.Hour))
-		var err error
-		if pair, err = tls.LoadX509KeyPair(cert, key); err != nil {
-			t.Fatal(err)
-		}
-		line := fmt.Sprintf(", tls: {cafile: %s/ca.crt, certfile: %s, keyfile: %s}}", dir, cert, key)
+		ca := pgtest.NewAuthority(t)
+		pair = ca.Issue("node", "127.0.0.1", "localhost")
+		cert, key := ca.Write(dir, "node", pair)
+		line := fmt.Sprintf(", tls: {cafile: %s, certfile: %s, keyfile: %s}}", ca.Root(dir), cert, key)
 		return strings.Replace(text, ", address: 127.0.0.1}", ", address: 127.0.0.1"+line, 1)
 	})
 	client := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}

@@ -13,7 +13,8 @@ const pageHead = `# Poolers side by side
 What ` + "`make bench-pool`" + ` measured; it writes this page and ` + "`pool.json`" + ` again. One PostgreSQL, pgbench, and what is in between, all on one machine
 and over loopback: they share the cores, so that a program in the middle that needs more of them leaves less to the
 others. **tps** are transactions a second, **p50** and **p99** latencies as pgbench saw them, **CPU** is what the process
-in the middle used for each transaction, **memory** its resident memory at the end of a run. Medians; “–” is what a
+in the middle used for each transaction, **memory** its resident memory at the end of a run: it has been through other combinations before, and
+gives little of it back. Medians; “–” is what a
 program cannot do, or where nothing is in between; “not yet” is measured when the bench goes on (ADD=1). **of PgBouncer**
 divides by PgBouncer's figure, of tps more is better, of CPU less: it is the median over the rounds. The machine's own speed changes by a
 third, from one hour to the next and within a minute, too. So the programs of a combination are measured one after another in each round, and the two
@@ -25,8 +26,8 @@ poolers, haven-transaction and pgbouncer, by turns, in four parts each: all othe
 func render(r results) string {
 	var b strings.Builder
 	b.WriteString(pageHead)
-	fmt.Fprintf(&b, "- Measured %s on %d cores (%s), Linux %s; load average at the start %.1f.\n", r.Begun.Format("2006-01-02 15:04"), r.Cores, r.CPU, r.Kernel, r.Load)
-	fmt.Fprintf(&b, "- %s of %d s each, each part after %d s of warm-up, in shuffled order (seed %d); pgbench's scale is %d; poolers have %d server connections.\n",
+	fmt.Fprintf(&b, "- Begun %s on %d cores (%s), Linux %s; load average at the start of the last part %.1f.\n", r.Begun.Format("2006-01-02 15:04"), r.Cores, r.CPU, r.Kernel, r.Load)
+	fmt.Fprintf(&b, "- %s of %d s each, each part after %d s of warm-up, in shuffled order (seed of the last part %d); pgbench's scale is %d; poolers have %d server connections.\n",
 		runsOf(r), r.Seconds, r.Warmup, r.Seed, r.Scale, r.Pool)
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(&b, "- %s: %s\n", name, cmp.Or(r.Versions[name], "not there"))

@@ -2,15 +2,7 @@ package scenarios
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -61,61 +53,16 @@ func (s *site) scheme() string {
 // certificates makes an authority and a certificate for the node, and for each user of PostgreSQL.
 func (s *site) certificates(t *testing.T) {
 	t.Helper()
-	authority := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority of the scenarios"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(12 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	key := newKey(t)
-	s.sign(t, "ca", authority, authority, &key.PublicKey, key)
-	for i, name := range []string{"node", "postgres", "replicator"} {
-		k := newKey(t)
-		s.sign(t, name, &x509.Certificate{
-			SerialNumber: big.NewInt(int64(i) + 2), Subject: pkix.Name{CommonName: name},
-			NotBefore: authority.NotBefore, NotAfter: authority.NotAfter, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		}, authority, &k.PublicKey, key)
-		der, err := x509.MarshalECPrivateKey(k)
-		if err != nil {
-			t.Fatal(err)
+	ca := pgtest.NewAuthority(t)
+	ca.Root(s.dir)
+	s.tls = &tls.Config{RootCAs: ca.Pool, MinVersion: tls.VersionTLS12}
+	for _, name := range []string{"node", "postgres", "replicator"} {
+		pair := ca.Issue(name, "127.0.0.1", "localhost")
+		ca.Write(s.dir, name, pair)
+		if name == "node" {
+			s.tls.Certificates = []tls.Certificate{pair}
 		}
-		s.write(t, name+".key", "EC PRIVATE KEY", der)
 	}
-	pair, err := tls.LoadX509KeyPair(s.file("node.crt"), s.file("node.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pem, err := os.ReadFile(s.file("ca.crt"))
-	if err != nil || !pool.AppendCertsFromPEM(pem) {
-		t.Fatalf("read the authority: %v", err)
-	}
-	s.tls = &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, MinVersion: tls.VersionTLS12}
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-func (s *site) sign(t *testing.T, name string, template, parent *x509.Certificate, public *ecdsa.PublicKey, signer *ecdsa.PrivateKey) {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.write(t, name+".crt", "CERTIFICATE", der)
-}
-
-func (s *site) write(t *testing.T, name, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(s.file(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	give(t, s.account, s.file(name))
 }
 
 func give(t *testing.T, a *postgres.Account, path string) {

@@ -6,6 +6,7 @@ const { pipeline } = require('stream/promises')
 const { Readable } = require('stream')
 const { Client } = require('pg')
 const { from, to } = require('pg-copy-streams')
+const cancels = require('./cancels.js')
 
 const [port, user, password, database] = process.argv.slice(2)
 const settings = {
@@ -37,27 +38,12 @@ async function copy(c) {
   await c.query('drop table node_t')
 }
 
-async function cancel(c) {
-  const query = c.query('select pg_sleep(60)').then(() => 'it ran to its end', (e) => e.code)
-  await new Promise((done) => setTimeout(done, 500))
-  // The package's own cancel method does not speak TLS: the request is made here, as the protocol says.
-  const socket = require('net').connect(Number(port), 'localhost')
-  const request = Buffer.alloc(16)
-  request.writeInt32BE(16, 0)
-  request.writeInt32BE(80877102, 4)
-  request.writeInt32BE(c.processID, 8)
-  request.writeInt32BE(c.secretKey, 12)
-  socket.write(request)
-  assert.strictEqual(await query, '57014')
-  socket.destroy()
-}
-
 async function main() {
   const clients = await Promise.all(Array.from({ length: 6 }, connect))
   await Promise.all(clients.map(statements))
   await assert.rejects(clients[0].query('select 1/0'), { code: '22012' })
   await copy(clients[0])
-  await cancel(clients[1])
+  await cancels(clients[1], port)
   await Promise.all(clients.map((c) => c.end()))
   await assert.rejects(new Client({ ...settings, password: 'wrong' }).connect(), { code: '28P01' })
   console.log('all is well')

@@ -6,6 +6,7 @@ const { pipeline } = require('stream/promises')
 const { Readable } = require('stream')
 const { Client } = require('pg')
 const { from } = require('pg-copy-streams')
+const cancels = require('./cancels.js')
 
 const [port, user, password, database] = process.argv.slice(2)
 
@@ -38,6 +39,7 @@ async function main() {
   await told
   assert.strictEqual((await add(idle, 2)).rows[0].twice, 4)
   await pipeline(Readable.from(['3\n', '4\n']), idle.query(from('copy node_f from stdin')))
+  await cancels(idle, port)
   await assert.rejects(add(open, 101), (e) => { code = code || e.code; return true })
   const { rows } = await idle.query('select sum(n)::int as sum from node_f')
   assert.deepStrictEqual(rows, [{ sum: 10 }])

@@ -72,6 +72,7 @@ type Agent struct {
 	reread    atomic.Bool // the configuration was read again: so is the server's
 	// sessionLost: the server has broken its connection to us, and may have recovered from a crash since.
 	sessionLost atomic.Bool
+	ordered     atomic.Bool // an end of the server is expected
 	wake        chan struct{}
 	copied      atomic.Pointer[copied] // how far a copy of the database is
 
@@ -124,7 +125,6 @@ type state struct {
 	failsafe bool // the deadline rests on the word of all members
 
 	process  *postgres.Server
-	ordered  bool // an end of the server is expected
 	crash    *ha.Crash
 	upstream string
 	// streamed: there was a receiver at the last turn. retryUntil: it was lost, or the upstream is another or has come back, and the

@@ -438,6 +438,7 @@ func (a *Agent) stopPrimary(ctx context.Context, in input, candidate string) (cl
 	down := make(chan postgres.Control, 1)
 	stopped := make(chan error, 1)
 	a.beforeStop(ctx, in)
+	a.ordered.Store(true) // before, its end was a crash
 	stopCtx, cancel := context.WithTimeout(ctx, stopLimit(in, candidate))
 	defer cancel()
 	a.beside(stopCtx, func(ctx context.Context) {

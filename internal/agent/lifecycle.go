@@ -422,7 +422,7 @@ func (a *Agent) follow(ctx context.Context, in input, e *effects) error {
 func (a *Agent) rewind(ctx context.Context, in input, e *effects) error {
 	up, err := in.upstream(in.action.Member)
 	if err != nil {
-		return err
+		return unbegun{err}
 	}
 	if in.seen.process != ha.ProcessDown {
 		a.beforeStop(ctx, in)
@@ -432,6 +432,9 @@ func (a *Agent) rewind(ctx context.Context, in input, e *effects) error {
 	}
 	e.note("rewinding to the history of %s", up.Name)
 	if err := a.server.Rewind(ctx, *up); err != nil {
+		if errors.Is(err, postgres.ErrNoAnswer) || errors.Is(err, postgres.ErrNoCheckpoint) {
+			return unbegun{err}
+		}
 		return err
 	}
 	if err := a.removeMark(); err != nil {

@@ -21,7 +21,9 @@ func (a *Agent) maintain(ctx context.Context) {
 	if p == nil || !st.known || !st.snap.Initialize.Valid() {
 		return
 	}
-	if time.Now().After(st.applyAfter) && (a.reread.Load() || a.settingsChanged(p.InRecovery)) {
+	// An agent that was restarted does not know whom a standby follows that has no stream just now; in pause nobody would tell it again.
+	cutsOff := st.dynamic.Pause && p.InRecovery && st.upstream == "" && !a.noStream()
+	if !cutsOff && time.Now().After(st.applyAfter) && (a.reread.Load() || a.settingsChanged(p.InRecovery)) {
 		a.reread.Store(false)
 		a.begin(ctx, ha.Decision{Action: ha.Action{Kind: reconfigure, Member: st.upstream}})
 		return

@@ -182,6 +182,9 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	}
 	a.st.answered = answered{probe: s.probe, process: a.st.process, at: s.at}
 	a.clearFounded(s)
+	if s.diskErr == nil && !s.probe.InRecovery && s.disk.Control.Timeline < s.probe.Timeline {
+		a.st.checkpoint = false // it was promoted, by an earlier agent perhaps, and pg_rewind elsewhere goes by the control file
+	}
 	if t := a.st.task; s.mark.Pending != 0 && s.probe.InRecovery && s.probe.ReceiverStatus == "streaming" && (t == nil || t.Kind != ha.Promote) {
 		a.dropPending()
 	}
@@ -271,7 +274,7 @@ func (a *Agent) takeExit(ctx context.Context, e serverExit) {
 // noteEnd notes the end of the postmaster. One that nobody had ordered is a crash.
 func (a *Agent) noteEnd(e serverExit) {
 	a.st.process = nil
-	if a.st.ordered {
+	if a.ordered.Load() {
 		return
 	}
 	overdue := a.st.holder != nil && !e.at.Before(a.st.deadline)
@@ -361,7 +364,7 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 	v := ha.View{
 		Now: now, Wall: time.Now(),
 		Me: ha.Self{Name: node.Name, MayBootstrap: node.Bootstrap != nil, MayLead: me.MayLead() && !a.watchdogFailed(node, st.dynamic.TTL), Started: st.started,
-			ReplicateFrom: ha.ReplicateFrom(node.Tags), NoStream: me.Tag("nostream")},
+			ReplicateFrom: ha.ReplicateFrom(node.Tags), NoStream: a.noStream()},
 		Policy: policy(st.dynamic, node),
 		Store:  storeView(st.snap, st.known, st.dynamic.LoopWait),
 		Server: a.serverView(),
@@ -374,6 +377,9 @@ func (a *Agent) view(now cluster.Instant) ha.View {
 	}
 	return v
 }
+
+// noStream tells whether this member is to replicate from the archive only.
+func (a *Agent) noStream() bool { return cluster.Member{Tags: a.node.Load().Tags}.Tag("nostream") }
 
 // ownNames is the operator's own synchronous_standby_names, which holds while no synchronous mode is on.
 func ownNames(d config.Dynamic, node *config.Node) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/havenha/haven/internal/cluster"
 	"github.com/havenha/haven/internal/ha"
+	"github.com/jackc/pgx/v5"
 )
 
 func synchronous(n int) func(cluster.Snapshot) bool {
@@ -46,6 +47,37 @@ func TestStandbyReturnsAtOnce(t *testing.T) {
 	w.eventually("the standby streams again", 20*time.Second, func() bool { return leader.feeds(standby) })
 	if now := postmaster(t, w.members[standby]); now != pid {
 		t.Errorf("the standby was started anew: process %d was %d", now, pid)
+	}
+}
+
+// TestAStandbyKeepsItsUpstreamInPause: an agent that is restarted while the primary is down for maintenance does not know whom its standby
+// follows, and in pause nobody would tell the standby again.
+func TestAStandbyKeepsItsUpstreamInPause(t *testing.T) {
+	t.Parallel()
+	w := startCluster(t, "{ttl: 10, loop_wait: 1}", "a", "b")
+	s := w.await("two members", whole(2))
+	leader, standby := s.Leader.Name, other(s)
+	w.configure(`{"ttl": 10, "loop_wait": 1, "pause": true}`)
+	paused := func(s cluster.Snapshot) bool { m, ok := s.Member(standby); return ok && m.Pause }
+	w.await("the standby knows of the pause", paused)
+	conninfo := func() (text string) {
+		t.Helper()
+		err := w.session(standby, patient, func(ctx context.Context, c *pgx.Conn) error {
+			return c.QueryRow(ctx, "SHOW primary_conninfo").Scan(&text)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	before := conninfo()
+	w.end(leader)
+	w.crash(standby)
+	w.start(standby)
+	time.Sleep(5 * time.Second) // turns in which it would be told otherwise
+	w.await("the standby is back", paused)
+	if now := conninfo(); now != before || before == "" {
+		t.Errorf("the standby follows %q, and followed %q", now, before)
 	}
 }
 

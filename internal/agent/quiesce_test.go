@@ -1,10 +1,12 @@
 package agent_test
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/ha"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -66,5 +68,33 @@ func TestSwitchoverWaitsForOpenTransactions(t *testing.T) {
 	}
 	if n := w.count(from, "SELECT count(*) FROM t"); n != 1 {
 		t.Errorf("%d rows, want the one that was committed", n)
+	}
+}
+
+// TestACrashBeforeTheStopOfASwitchover: as long as a switchover has not come to stop the server, its end is a crash like any other, and the
+// standby takes over.
+func TestACrashBeforeTheStopOfASwitchover(t *testing.T) {
+	t.Parallel()
+	w := startCluster(t, "{ttl: 30, loop_wait: 1, synchronous_mode: on, haven: {switchover_wait: 30}}", "a", "b")
+	s := w.await("a synchronous standby", synced(2))
+	from, to := s.Leader.Name, other(s)
+	c, err := w.connect(t.Context(), from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if _, err := c.Exec(t.Context(), "BEGIN; CREATE TABLE t (n int)"); err != nil { // which the switchover waits for
+		t.Fatal(err)
+	}
+	if err := w.store.PutFailover(t.Context(), cluster.Failover{Leader: from, Candidate: to}, -1); err != nil {
+		t.Fatal(err)
+	}
+	w.await("a hold", func(s cluster.Snapshot) bool { return s.Hold != nil })
+	if err := syscall.Kill(postmaster(t, w.members[from]), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s = w.await("the standby leads", func(now cluster.Snapshot) bool { return synced(2)(now) && now.Leader.Name == to })
+	if s.Term.Cause == nil || s.Term.Cause.Code != ha.CauseCrash {
+		t.Errorf("leadership moved for %+v", s.Term.Cause)
 	}
 }

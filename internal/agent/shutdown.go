@@ -151,17 +151,7 @@ func (a *Agent) successor() string {
 	if st.holder == nil || st.lost || !st.known || st.seen.probe == nil || st.seen.probe.InRecovery {
 		return ""
 	}
-	for _, s := range a.serverView().Standbys {
-		m, ok := st.snap.Member(s.Name)
-		inSync := !st.snap.Sync.Active() || st.snap.Sync.Has(s.Name)
-		if m.Haven != nil && m.Haven.Health == ha.HealthUnguarded {
-			continue
-		}
-		if ok && m.Lease != 0 && m.MayLead() && inSync && s.State == "streaming" {
-			return s.Name
-		}
-	}
-	return ""
+	return ha.Successor(a.view(bootclock.Now()))
 }
 
 func (a *Agent) stopAndRelease(ctx context.Context, in input) {

@@ -70,7 +70,7 @@ func (a *Agent) ask(ctx context.Context, in input, e *effects) error {
 			switch {
 			case len(missing) == 0:
 				late.Reset(grace)
-			case leads && !sufficient && ha.Sufficient(in.snap.Sync, s.Answers):
+			case leads && !sufficient && ha.Sufficient(in.snap, s.Answers):
 				sufficient = true
 				late.Reset(stragglers)
 			}
@@ -249,7 +249,8 @@ func (a *Agent) localEnd(ctx context.Context, in input) (tl cluster.Timeline, en
 		end = max(p.ReceiveLSN, p.ReplayLSN)
 		if p.InRecovery {
 			a.dropPending()
-			if onDisk, to, unread := a.server.LocalEnd(); unread == nil && onDisk >= tl && to >= end {
+			// Of the last record a part may have come that the primary never finished: only whole ones count.
+			if onDisk, to, unread := a.server.LocalEnd(); unread == nil && onDisk >= tl && to >= p.ReplayLSN {
 				tl, end = onDisk, to
 			}
 		}

@@ -133,7 +133,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	}
 	act := d.Action
 	st.generation++
-	st.ordered = act.Kind.EndsServer() || act.Kind == copySlots
+	a.ordered.Store(act.Kind.EndsServer() && act.Kind != ha.Switch || act.Kind == copySlots) // a switchover says so when it comes to that
 	var former <-chan struct{}
 	if st.task != nil {
 		former = st.ended
@@ -157,8 +157,9 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 		defer cancel()
 		defer close(ended)
 		r := taskResult{kind: act.Kind, with: act.Member, request: act.Request}
-		r.err = a.stillTrue(ctx, in)
-		if r.err == nil {
+		if err := a.stillTrue(ctx, in); err != nil {
+			r.err = unbegun{err}
+		} else {
 			r.err = perform(ctx, in, &r.effects)
 		}
 		p := in.process
@@ -168,6 +169,16 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 		r.seen = a.see(context.WithoutCancel(ctx), p, in.seen.probe == nil || act.Kind == ha.RestartServer || act.Kind == copySlots, false)
 		a.done <- r
 	})
+}
+
+// unbegun is why an action failed before anything was done: it may be done later.
+type unbegun struct{ error }
+
+func (e unbegun) Unwrap() error { return e.error }
+
+func nothingDone(err error) bool {
+	var e unbegun
+	return errors.As(err, &e) || errors.Is(err, dcs.ErrConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errMayBeFounded)
 }
 
 func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
@@ -187,19 +198,21 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 		a.keep.kept = nil
 	}
 	if r.err != nil {
-		st.outcome.Error, st.outcome.Raced = r.err.Error(), errors.Is(r.err, dcs.ErrConflict) || errors.Is(r.err, errNotReserved) || errors.Is(r.err, errMayBeFounded)
+		st.outcome.Error, st.outcome.Unbegun = r.err.Error(), nothingDone(r.err)
 		a.log.Warn("action failed", "action", r.kind, "error", r.err)
 		st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
 	}
-	if st.ordered && st.process != nil && !alive(st.process) {
+	if a.ordered.Swap(false) && st.process != nil && !alive(st.process) {
 		st.process = nil // as ordered: it is no crash, though its report comes later
 	}
-	st.task, st.cancel, st.ordered = nil, nil, false
+	st.task, st.cancel = nil, nil
 	if r.kind == reconfigure && r.err != nil {
 		st.applyAfter = time.Now().Add(st.dynamic.LoopWait)
 	}
 	if r.kind.ChangesData() {
-		st.compare = nil
+		if !st.outcome.Unbegun {
+			st.compare = nil
+		}
 		if r.kind != ha.Promote {
 			st.reach, st.grounded = reach{}, false
 		}

@@ -33,6 +33,12 @@ func (l *loader) login(n *Node, p *Proxy) {
 		ClientMode: strings.ToLower(l.text("proxy.client_tls_sslmode")), ServerMode: strings.ToLower(l.text("proxy.server_tls_sslmode")),
 	}
 	p.TLS = TLS{CAFile: l.existing("proxy.tls.cafile"), CertFile: l.existing("proxy.tls.certfile"), KeyFile: l.existing("proxy.tls.keyfile")}
+	l.certificateWithKey("proxy.tls.certfile", "proxy.tls.keyfile")
+	p.ServerTLS = TLS{
+		CAFile:   cmp.Or(l.existing("proxy.server_tls_ca_file"), p.TLS.CAFile),
+		CertFile: l.existing("proxy.server_tls_cert_file"), KeyFile: l.existing("proxy.server_tls_key_file"),
+	}
+	l.certificateWithKey("proxy.server_tls_cert_file", "proxy.server_tls_key_file")
 	if p.TLS.On() && p.TLS.CertFile == n.Haven.TLS.CertFile && n.Haven.TLS.KeyPassword != "" {
 		l.report.errorf(l.doc.Nearest("proxy.tls"), "`haven.tls.keyfile` has a password, which pooled listeners cannot use: name another certificate in `proxy.tls`, or set `proxy.tls.certfile: null`")
 	}

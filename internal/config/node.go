@@ -213,7 +213,8 @@ type Proxy struct {
 	Threads   int       // processors that the program runs on at once; 0: it chooses
 	Overrides Overrides // of the pooled modes
 	Auth      ProxyAuth // of the pooled modes
-	TLS       TLS       // of the pooled modes
+	TLS       TLS       // of the pooled modes, towards clients
+	ServerTLS TLS       // of the pooled modes, towards servers; without a certificate: none is shown
 }
 
 // Bases are the URLs of the members' REST APIs, without a slash at the end.

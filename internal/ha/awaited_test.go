@@ -60,6 +60,11 @@ func TestAwaited(t *testing.T) {
 func TestSufficient(t *testing.T) {
 	answer := func(name string, mayLead bool) Answer { return Answer{Name: name, Reachable: true, MayLead: mayLead} }
 	two, quorum := &cluster.Sync{Leader: "a", Standbys: []string{"b", "c"}}, &cluster.Sync{Leader: "a", Standbys: []string{"b", "c", "d"}, Quorum: 1}
+	member := func(name, health string) cluster.Member {
+		return cluster.Member{Name: name, Haven: &cluster.HavenField{Health: health}}
+	}
+	members := []cluster.Member{member("b", HealthOK), {Name: "c"}, member("d", ""), member("sick", HealthFull)}
+	sick := &cluster.Sync{Leader: "a", Standbys: []string{"b", "sick"}}
 	for _, c := range []struct {
 		name    string
 		sync    *cluster.Sync
@@ -68,15 +73,19 @@ func TestSufficient(t *testing.T) {
 	}{
 		{"nobody", two, nil, false},
 		{"one of two, each of whom has every commit", two, []Answer{answer("b", true)}, true},
+		{"one of Patroni's", two, []Answer{answer("c", true)}, true},
 		{"one that may not lead", two, []Answer{answer("b", false)}, false},
 		{"one that may not lead, and one that may", two, []Answer{answer("b", false), answer("c", true)}, true},
 		{"one that does not answer", two, []Answer{{Name: "b", MayLead: true}}, false},
 		{"one that is not synchronous", two, []Answer{answer("d", true)}, false},
+		{"one that is sick", sick, []Answer{answer("sick", true)}, false},
+		{"one that is sick, and one that is well", sick, []Answer{answer("sick", true), answer("b", true)}, true},
+		{"one that is gone", &cluster.Sync{Leader: "a", Standbys: []string{"gone"}}, []Answer{answer("gone", true)}, false},
 		{"one of a quorum", quorum, []Answer{answer("b", true)}, false},
 		{"enough of a quorum", quorum, []Answer{answer("b", true), answer("d", false)}, true},
 		{"without a record", nil, []Answer{answer("b", true)}, false},
 	} {
-		if got := Sufficient(c.sync, c.answers); got != c.want {
+		if got := Sufficient(cluster.Snapshot{Sync: c.sync, Members: members}, c.answers); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

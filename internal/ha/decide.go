@@ -95,7 +95,7 @@ func (m *Memory) noteOutcome(v View) {
 	case Clone, Unclaim, Follow, CompareTo, Kill, Repair, Open, SetSync, Resume, Acquire, Release, StopFast, DropAsk:
 		m.retryAfter(v, failed)
 	case Bootstrap:
-		if failed && !o.Raced {
+		if failed && !o.Unbegun {
 			m.BootstrapFailed = o.Error
 		}
 		m.retryAfter(v, failed)
@@ -113,14 +113,16 @@ func (m *Memory) noteOutcome(v View) {
 		m.retryAfter(v, failed)
 	case Promote:
 		m.PromoteFailed = 0
-		if failed {
+		if failed && !o.Unbegun {
 			m.PromoteFailed = v.Now
 		}
+		m.retryAfter(v, failed && o.Unbegun)
 	case Rewind:
 		m.RewindFailed = 0
-		if failed && v.Store.Leader != nil {
+		if failed && !o.Unbegun && v.Store.Leader != nil {
 			m.RewindFailed = v.Store.Leader.ModRev
 		}
+		m.retryAfter(v, failed && o.Unbegun)
 	case Switch:
 		m.Stopped = !v.Server.Probed
 		if failed {

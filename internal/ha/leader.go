@@ -312,6 +312,12 @@ func switchCandidate(v View, f *Request) (name, why string) {
 	return name, why
 }
 
+// Successor is the standby that leadership goes to where nobody has named one; empty: none is fit.
+func Successor(v View) string {
+	to, _ := switchCandidate(v, &Request{Leader: v.Me.Name})
+	return to
+}
+
 // reached is how far a standby that streams from here is. One that has just connected has not told its walsender yet, but its key
 // says it; before leadership is given to it, it is asked.
 func reached(s Standby, c Member) cluster.LSN { return max(s.Flush, c.Position) }

@@ -291,13 +291,15 @@ func Awaited(m cluster.Member, s cluster.Snapshot, lastLeader string, leads, pau
 func Unfenced(m cluster.Member, pause bool) bool { return pause || m.Pause || m.Haven == nil }
 
 // Sufficient tells whether a leader may hand over by these answers (mostAdvanced): for those who are late it waits only a little longer then.
-func Sufficient(s *cluster.Sync, answers []Answer) bool {
+// If only a sick one may lead they are awaited.
+func Sufficient(s cluster.Snapshot, answers []Answer) bool {
 	n, fit := 0, false
 	for _, a := range answers {
-		if a.Reachable && s.Has(a.Name) {
+		if a.Reachable && s.Sync.Has(a.Name) {
 			n++
-			fit = fit || a.MayLead
+			m, alive := s.Member(a.Name)
+			fit = fit || a.MayLead && alive && (m.Haven == nil || well(m.Haven.Health))
 		}
 	}
-	return fit && n > s.Quorum
+	return fit && n > s.Sync.Quorum
 }

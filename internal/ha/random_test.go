@@ -26,7 +26,7 @@ survey=none survey=a:1000,c:1000 survey=a:refused,c:silent survey=c:2000 survey=
 crash=signal_9 restart=any restart=primary restart=- reinit=any reinit=leader reinit=- reinit=- task=- task=- task=clone:a task=promote task=rewind:c task=switchover:c task=kill
 crash=signal_9
 knocks=3:10s knocks=2:40s knocks=- room=0:100 room=100:1 room=100:100 room=- member=c:ok member=c:full member=a:hung
-policy=on policy=quorum policy=off policy=strict policy=pause policy=resume policy=resume policy=count:2 done failed raced after=1s after=40s`)
+policy=on policy=quorum policy=off policy=strict policy=pause policy=resume policy=resume policy=count:2 done failed unbegun after=1s after=40s`)
 }
 
 // TestDecideKeepsItsPromises plays random steps and checks after each what must never be decided.

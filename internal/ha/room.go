@@ -67,8 +67,11 @@ func fits(v View, c Member) bool {
 	if v.Server.Room.Full() { // guard: fits-room
 		return c.Health == HealthOK
 	}
-	return !sick(c.Health) && c.Health != HealthUnguarded
+	return well(c.Health)
 }
+
+// well tells whether nothing bad is known of a member's server.
+func well(h Health) bool { return !sick(h) && h != HealthUnguarded }
 
 func (m *Memory) noteRoom(v View) {
 	full := v.Server.Room.Full()
@@ -101,7 +104,7 @@ func leaveFullDisk(v View, m *Memory) (Decision, bool) {
 	if movedLately(v, m) || m.LastFlight != 0 && v.Now.Sub(m.LastFlight) < v.Policy.CrashHandovers { // guard: leave-full-again@1,3
 		return Decision{}, false
 	}
-	to, _ := switchCandidate(v, &Request{Leader: v.Me.Name})
+	to := Successor(v)
 	if to == "" {
 		return Decision{}, false
 	}

@@ -511,8 +511,8 @@ func play(v View, m Memory, last Action, words []string) (View, Memory, Decision
 	for _, w := range words {
 		name, value, _ := strings.Cut(w, "=")
 		switch name {
-		case "done", "failed", "raced":
-			o := &Outcome{Kind: last.Kind, With: last.Member, Request: last.Request, Raced: name == "raced"}
+		case "done", "failed", "unbegun":
+			o := &Outcome{Kind: last.Kind, With: last.Member, Request: last.Request, Unbegun: name == "unbegun"}
 			if name != "done" {
 				o.Error = "it failed"
 			}

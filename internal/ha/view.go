@@ -324,6 +324,6 @@ type Outcome struct {
 	Error string `json:"error,omitempty"`
 	// Request is that of the action.
 	Request int64 `json:"request,omitempty"`
-	// Raced: it failed before it had made anything, as a rule because another member was faster.
-	Raced bool `json:"raced,omitempty"`
+	// Unbegun: it failed before anything was done, because another member was faster, or the store or the upstream could not be asked.
+	Unbegun bool `json:"unbegun,omitempty"`
 }

@@ -51,6 +51,8 @@ var (
 	ErrNoTLS = errors.New("the server has no TLS")
 	// ErrCertificate: the server's certificate is not what SSLMode wants.
 	ErrCertificate = errors.New("the server's certificate is not accepted")
+	// ErrOwnCertificate: the server does not accept the certificate that it was shown.
+	ErrOwnCertificate = errors.New("the server does not accept the certificate of this proxy")
 	// ErrImposter: the server began a SCRAM exchange and did not prove that it knows the secret.
 	ErrImposter = errors.New("the server did not prove that it knows the password")
 )
@@ -67,6 +69,9 @@ func Login(ctx context.Context, conn net.Conn, o LoginOptions) (*Server, error) 
 	err := bounded(ctx, conn, func() error { return l.run(conn) })
 	if err != nil {
 		l.server.Conn.Close()
+		if refusesCertificate(err) {
+			err = fmt.Errorf("%w: %w", ErrOwnCertificate, err)
+		}
 		return nil, fmt.Errorf("log in as %q: %w", o.User, err)
 	}
 	return l.server, nil

@@ -86,3 +86,10 @@ func named(c *x509.Certificate, host string) bool {
 	names := len(c.DNSNames) + len(c.IPAddresses) + len(c.EmailAddresses) + len(c.URIs)
 	return names == 0 && host != "" && strings.EqualFold(c.Subject.CommonName, host)
 }
+
+// refusesCertificate tells whether the server has ended the connection for our certificate. In TLS 1.3 it says so only after the handshake
+// (RFC 8446, 4.4.2.4 and 6.2); package tls has no type for what the other side says.
+func refusesCertificate(err error) bool {
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error" && strings.Contains(alert.Err.Error(), "certificate")
+}

@@ -90,6 +90,8 @@ var (
 	ErrNoRewind = errors.New("pg_rewind cannot be used")
 	// ErrSameTimeline: both servers are on the same timeline, so that pg_rewind would do nothing; make a new copy.
 	ErrSameTimeline = errors.New("pg_rewind cannot tell two histories of the same timeline apart")
+	// ErrNoAnswer: the upstream could not be asked what it is.
+	ErrNoAnswer = errors.New("the upstream does not answer")
 	// ErrNoCheckpoint: the upstream was promoted, but has not finished a checkpoint since; run one there and try again.
 	ErrNoCheckpoint = errors.New("the upstream has not finished a checkpoint since its promotion")
 	// ErrNotReady: the server runs, but did not accept connections in time.

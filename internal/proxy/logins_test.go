@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -117,6 +118,7 @@ func TestEachWayToLogIn(t *testing.T) {
 	cert, key := ca.Write(dir, "proxy", ca.Issue("proxy", "127.0.0.1"))
 	c := pooledSettings("transaction")
 	c.TLS = config.TLS{CAFile: ca.Root(dir), CertFile: cert, KeyFile: key}
+	c.ServerTLS.CAFile = c.TLS.CAFile
 	c.Auth = config.ProxyAuth{
 		Type: "hba", ClientMode: "prefer", ServerMode: "verify-full",
 		HBAFile: file("hba.conf", "hostssl all u_cert all cert\nhostssl all u_scram all scram-sha-256\nhostssl all u_plain all password\nhostssl all u_md5 all md5\n"),
@@ -158,6 +160,47 @@ func TestEachWayToLogIn(t *testing.T) {
 	pgtest.Must(t, err)
 	if _, err := portOn(conn); sqlState(err) != "08P01" || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a server with a certificate for another host: %v", err)
+	}
+}
+
+// TestServersThatWantACertificate: the proxy shows them that of server_tls_cert_file; whom it does not help is told why.
+func TestServersThatWantACertificate(t *testing.T) {
+	servers, proxies, dir := pgtest.NewAuthority(t), pgtest.NewAuthority(t), t.TempDir()
+	a := newRealWith(t, "db1", func(s *postgres.Settings, data string) {
+		cert, key := servers.Write(data, "server", servers.Issue("server", "127.0.0.1"))
+		for key, value := range map[string]string{"ssl": "on", "ssl_cert_file": cert, "ssl_key_file": key, "ssl_ca_file": proxies.Root(data)} {
+			s.Parameters[key] = value
+		}
+		s.HBA = append([]string{"hostssl all app 127.0.0.1/32 trust clientcert=verify-ca"}, s.HBA...)
+	})
+	a.asSuperuser(t, "CREATE ROLE app LOGIN")
+	good, expired := proxies.Issue("proxy"), proxies.IssueUntil(time.Now().Add(-time.Hour), "proxy")
+	for name, tt := range map[string]struct {
+		shown *tls.Certificate
+		told  string
+	}{
+		"good": {&good, ""}, "none": {nil, "server login failed: connection requires a valid client certificate"},
+		"expired": {&expired, "the server does not accept the certificate of this proxy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := pooledSettings("transaction")
+			c.Auth.ServerMode = "verify-full"
+			c.ServerTLS.CAFile = servers.Root(dir)
+			if tt.shown != nil {
+				c.ServerTLS.CertFile, c.ServerTLS.KeyFile = proxies.Write(dir, name, *tt.shown)
+			}
+			w := start(t, c)
+			w.show(a.leads(1, a))
+			conn, err := at(t, w.rw, "postgres", "app", "")
+			if err == nil {
+				_, err = portOn(conn)
+			}
+			if tt.told == "" {
+				pgtest.Must(t, err)
+			} else if sqlState(err) != "08P01" || !strings.Contains(err.Error(), tt.told) {
+				t.Errorf("got %v, want %q", err, tt.told)
+			}
+		})
 	}
 }
 

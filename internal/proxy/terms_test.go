@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"sync"
@@ -8,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/havenha/haven/internal/cluster"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // TestNeverTwoTermsAtOnce moves the leadership to and fro under clients that always come back, while both servers
@@ -26,23 +30,64 @@ func TestNeverTwoTermsAtOnce(t *testing.T) {
 			}
 		})
 	}
-	for term := uint64(1); term <= 60; term++ {
+	w.moveAbout(60, func(term uint64) cluster.Snapshot {
 		leader := a
 		if term%2 == 0 {
 			leader = b
 		}
-		w.show(scene(leader, term, cluster.TermPromoted, a, b))
-		w.until("sessions of the term", func(s Stats) bool {
+		return scene(leader, term, cluster.TermPromoted, a, b)
+	})
+	over.Store(true)
+	w.end()
+	clients.Wait()
+}
+
+// TestNeverTwoTermsAtOnceInPools does the same with server connections that many clients share.
+func TestNeverTwoTermsAtOnceInPools(t *testing.T) {
+	a, b := newReal(t, "db1"), newReal(t, "db2")
+	w := start(t, pooledSettings("transaction"))
+	w.show(a.leads(1, a, b))
+	ctx, end := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for range 8 {
+		c, err := at(t, w.rw, "postgres", "postgres", "")
+		pgtest.Must(t, err)
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := c.Exec(ctx, "SELECT 1"); err == nil || ctx.Err() != nil {
+					continue
+				}
+				// It had the connection that was reset.
+				if c, err = pgx.Connect(ctx, c.Config().ConnString()); err != nil {
+					return
+				}
+				defer c.Close(context.Background())
+			}
+		})
+	}
+	w.moveAbout(30, func(term uint64) cluster.Snapshot {
+		if term%2 == 0 {
+			return b.leads(term, a, b)
+		}
+		return a.leads(term, a, b)
+	})
+	end()
+	clients.Wait()
+}
+
+// moveAbout has term after term lead, and expects sessions of each, and of none but that.
+func (w *world) moveAbout(terms uint64, leads func(term uint64) cluster.Snapshot) {
+	w.t.Helper()
+	for term := uint64(1); term <= terms; term++ {
+		w.show(leads(term))
+		w.until("sessions of the term", func(Stats) bool {
 			terms := w.proxy.board.terms()
 			if len(terms) > 1 {
-				t.Fatalf("sessions of several terms: %v", terms)
+				w.t.Fatalf("sessions of several terms: %v", terms)
 			}
 			return terms[term] > 0
 		})
 	}
-	over.Store(true)
-	w.end()
-	clients.Wait()
 }
 
 // drive uses one session until it ends.

@@ -119,8 +119,11 @@ func loginKeys() []Key {
 		{Path: "proxy.auth_dbname", Kind: Text, Def: "postgres", Text: "Database in which auth_query is run."},
 		{Path: "proxy.client_tls_sslmode", Kind: Text, Shown: "prefer with a certificate, else disable", Accept: modes, Text: "TLS towards clients of pooled listeners."},
 		{Path: "proxy.server_tls_sslmode", Kind: Text, Def: "prefer", Accept: modes, Text: "TLS towards servers."},
+		{Path: "proxy.server_tls_ca_file", Kind: Path, Shown: "proxy.tls.cafile", Text: "Authority of the servers' certificates."},
+		{Path: "proxy.server_tls_cert_file", Kind: Path, Text: "Certificate that servers are shown if they ask for one (`clientcert`, `cert` in their pg_hba.conf)."},
+		{Path: "proxy.server_tls_key_file", Kind: Path, Text: "Its key."},
 		{Path: "proxy.tls.certfile", Kind: Path, Shown: "haven.tls.certfile", Text: "Certificate that clients are shown."},
 		{Path: "proxy.tls.keyfile", Kind: Path, Shown: "haven.tls.keyfile", Text: "Its key."},
-		{Path: "proxy.tls.cafile", Kind: Path, Shown: "haven.tls.cafile", Text: "Authority of client certificates, and of the servers' certificates."},
+		{Path: "proxy.tls.cafile", Kind: Path, Shown: "haven.tls.cafile", Text: "Authority of client certificates."},
 	}
 }

@@ -1,22 +1,14 @@
 package etcd
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/havenha/haven/internal/dcs/dcstest"
+	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
 // A server that speaks no TLS may close or reset the connection before its answer is read: it is asked without TLS then.
@@ -63,93 +55,19 @@ func hangUp(l net.Listener, answer string, reset bool) {
 	}
 }
 
-// authority is a CA for one test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t *testing.T, dir string) *authority {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA " + filepath.Base(dir)}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert: cert, key: key, file: pemFile(t, dir, "ca.crt", "CERTIFICATE", der)}
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func pemFile(t *testing.T, dir, name, kind string, der []byte) string {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// issue makes a certificate for 127.0.0.1, for both sides of a connection.
-func (a *authority) issue(t *testing.T, dir string, until time.Time) (cert, key string) {
-	t.Helper()
-	k := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "db1"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &k.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalECPrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pemFile(t, dir, "db1.crt", "CERTIFICATE", der), pemFile(t, dir, "db1.key", "EC PRIVATE KEY", raw)
-}
-
-func (a *authority) client(t *testing.T, cert, key string) *tls.Config {
-	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AddCert(a.cert)
-	config := &tls.Config{RootCAs: roots}
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config
+// trusting is what a client of that authority has, and the certificates that it shows.
+func trusting(ca *pgtest.Authority, shown ...tls.Certificate) *tls.Config {
+	return &tls.Config{RootCAs: ca.Pool, Certificates: shown}
 }
 
 func TestTLS(t *testing.T) {
-	dir, foreignDir, oldDir := t.TempDir(), t.TempDir(), t.TempDir()
-	ca, foreign := newAuthority(t, dir), newAuthority(t, foreignDir)
-	cert, key := ca.issue(t, dir, time.Now().Add(time.Hour))
-	foreignCert, foreignKey := foreign.issue(t, foreignDir, time.Now().Add(time.Hour))
-	oldCert, oldKey := ca.issue(t, oldDir, time.Now().Add(-time.Minute))
+	dir, ca, foreign := t.TempDir(), pgtest.NewAuthority(t), pgtest.NewAuthority(t)
+	own := ca.Issue("db1", "127.0.0.1")
+	root := ca.Root(dir)
+	cert, key := ca.Write(dir, "db1", own)
 	all := memberOptions(t, "tls", 3)
 	for i := range all {
-		all[i].CACert, all[i].Cert, all[i].Key = ca.file, cert, key
+		all[i].CACert, all[i].Cert, all[i].Key = root, cert, key
 	}
 	servers := startAll(t, all)
 	awaitReady(t, servers...)
@@ -159,11 +77,11 @@ func TestTLS(t *testing.T) {
 		config *tls.Config
 		want   string
 	}{
-		{"right", ca.client(t, cert, key), ""},
-		{"no client certificate", ca.client(t, "", ""), "set etcd.cert and etcd.key"},
-		{"unknown CA", foreign.client(t, cert, key), "not signed by the CA in etcd.cacert"},
-		{"client certificate of another CA", ca.client(t, foreignCert, foreignKey), "etcd refuses our client certificate"},
-		{"expired client certificate", ca.client(t, oldCert, oldKey), "etcd refuses our client certificate"},
+		{"right", trusting(ca, own), ""},
+		{"no client certificate", trusting(ca), "set etcd.cert and etcd.key"},
+		{"unknown CA", trusting(foreign, own), "not signed by the CA in etcd.cacert"},
+		{"client certificate of another CA", trusting(ca, foreign.Issue("db1")), "etcd refuses our client certificate"},
+		{"expired client certificate", trusting(ca, ca.IssueUntil(time.Now().Add(-time.Minute), "db1")), "etcd refuses our client certificate"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := openClient(t, Options{Endpoints: []string{endpoint}, TLS: tt.config, Scope: "tls", RetryTimeout: 5 * time.Second})
@@ -181,21 +99,16 @@ func TestTLS(t *testing.T) {
 }
 
 func TestExpiredServerCertificate(t *testing.T) {
-	dir := t.TempDir()
-	ca := newAuthority(t, dir)
-	cert, key := ca.issue(t, dir, time.Now().Add(-time.Minute))
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ca := pgtest.NewAuthority(t)
+	expired := ca.IssueUntil(time.Now().Add(-time.Minute), "db1", "127.0.0.1")
 	g := &greeter{}
 	address := dcstest.FreeAddress(t)
-	stop, err := g.serve(address, &tls.Config{Certificates: []tls.Certificate{pair}})
+	stop, err := g.serve(address, &tls.Config{Certificates: []tls.Certificate{expired}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
-	c := openClient(t, Options{Endpoints: []string{address}, TLS: ca.client(t, "", "")})
+	c := openClient(t, Options{Endpoints: []string{address}, TLS: trusting(ca)})
 	if err := c.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "has expired") {
 		t.Errorf("got %v", err)
 	}

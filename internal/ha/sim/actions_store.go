@@ -357,7 +357,7 @@ func survey(t *task) {
 				end()
 			case awaits[n] && !slices.ContainsFunc(missing, awaited):
 				enough()
-			case leads && ha.Sufficient(t.snap.Sync, s.Answers):
+			case leads && ha.Sufficient(t.snap, s.Answers):
 				a.after(300*time.Millisecond, end)
 			}
 		})

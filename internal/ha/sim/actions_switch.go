@@ -70,6 +70,7 @@ func shutDownFast(t *task) {
 		return
 	}
 	resume, n := t.answer(), t.awaited
+	t.a.ordered = true
 	s.stopFast(func() {
 		t.a.after(time.Second, func() {
 			if n == t.awaited && s.alive() {

@@ -106,12 +106,5 @@ func (a *agent) successor() string {
 	if a.holder == nil || a.lost || !a.known || p == nil || p.inRecovery {
 		return ""
 	}
-	for _, o := range a.serverView().Standbys {
-		m, ok := a.snap.Member(o.Name)
-		inSync := !a.snap.Sync.Active() || a.snap.Sync.Has(o.Name)
-		if ok && m.Lease != 0 && m.MayLead() && inSync && o.State == "streaming" {
-			return o.Name
-		}
-	}
-	return ""
+	return ha.Successor(a.view(a.now()))
 }

@@ -63,7 +63,7 @@ func (a *agent) act(d ha.Decision) {
 		return
 	}
 	a.generation++
-	a.ordered = d.Action.Kind.EndsServer()
+	a.ordered = d.Action.Kind.EndsServer() && d.Action.Kind != ha.Switch // which says so when it comes to that
 	t := &task{
 		a: a, kind: d.Action.Kind, with: d.Action.Member, since: a.now(), action: d.Action, snap: a.snap, leaseID: a.leaseID,
 		postmaster: a.postmaster, seen: a.seen, dynamic: a.dynamic, former: a.task,
@@ -184,7 +184,7 @@ func (a *agent) takeOutcome(t *task, err error, s seen) {
 	a.generation++
 	a.outcome = &ha.Outcome{Kind: t.kind, With: t.with, Request: t.action.Request}
 	if err != nil {
-		a.outcome.Error, a.outcome.Raced = err.Error(), errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || t.mayBeFounded(err)
+		a.outcome.Error, a.outcome.Unbegun = err.Error(), errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || t.mayBeFounded(err)
 		a.w.note(a.m.name, "%s failed: %v", t.kind, err)
 	}
 	a.w.ended(t, err)

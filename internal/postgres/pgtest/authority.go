@@ -25,13 +25,16 @@ type Authority struct {
 	Pool *x509.CertPool
 }
 
+// validity is that of certificates whose end is no matter: longer than any test.
+const validity = 12 * time.Hour
+
 // NewAuthority makes one.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	Must(t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		NotBefore: time.Now().Add(-validity), NotAfter: time.Now().Add(validity), IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	Must(t, err)
@@ -45,10 +48,16 @@ func NewAuthority(t testing.TB) *Authority {
 // Issue makes a certificate of that common name, for the hosts besides.
 func (a *Authority) Issue(name string, hosts ...string) tls.Certificate {
 	a.t.Helper()
+	return a.IssueUntil(time.Now().Add(validity), name, hosts...)
+}
+
+// IssueUntil makes a certificate that ends then, which may be an hour ago.
+func (a *Authority) IssueUntil(end time.Time, name string, hosts ...string) tls.Certificate {
+	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	Must(a.t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		NotBefore: time.Now().Add(-validity), NotAfter: end, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -75,9 +84,9 @@ func (a *Authority) Write(dir, name string, c tls.Certificate) (cert, key string
 	return cert, key
 }
 
-// Root puts the authority's own certificate into a folder.
+// Root puts the authority's own certificate into a folder, as ca.crt.
 func (a *Authority) Root(dir string) string {
-	path := filepath.Join(dir, "root.crt")
+	path := filepath.Join(dir, "ca.crt")
 	a.file(path, "CERTIFICATE", a.cert.Raw)
 	return path
 }

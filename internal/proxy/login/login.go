@@ -18,7 +18,8 @@ import (
 // Options are what a listener lets clients in by.
 type Options struct {
 	Auth config.ProxyAuth
-	TLS  config.TLS
+	// TLS is what clients are shown and have to show, ServerTLS what servers are shown and have to show.
+	TLS, ServerTLS config.TLS
 	// Cluster is asked for secrets that no file has.
 	Cluster pooled.Cluster
 	// HostOf names the host of a server, for the verification of its certificate.
@@ -29,7 +30,7 @@ type Options struct {
 
 // Read reads all files that the configuration names. An error names the key; then there are no options.
 func Read(o Options) (accept pgwire.AcceptOptions, server pgwire.LoginOptions, err error) {
-	if server, err = serverTLS(o.Auth, o.TLS); err != nil {
+	if server, err = serverTLS(o.Auth, o.ServerTLS); err != nil {
 		return accept, server, err
 	}
 	accept, err = acceptOptions(o, server)
@@ -98,31 +99,49 @@ func clientTLS(a config.ProxyAuth, t config.TLS) (*tls.Config, error) {
 	if !t.On() || a.ClientMode == "disable" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	own, err := certificate("proxy.tls", t)
 	if err != nil {
-		return nil, fmt.Errorf("proxy.tls: %w", err)
+		return nil, err
 	}
-	roots, err := authorities(t.CAFile)
-	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: roots, MinVersion: tls.VersionTLS12}, err
+	roots, err := authorities("proxy.tls.cafile", t.CAFile)
+	return &tls.Config{Certificates: own, ClientCAs: roots, MinVersion: tls.VersionTLS12}, err
 }
 
 func serverTLS(a config.ProxyAuth, t config.TLS) (pgwire.LoginOptions, error) {
-	roots, err := authorities(t.CAFile)
-	return pgwire.LoginOptions{SSLMode: pgwire.SSLMode(a.ServerMode), TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, err
+	o := pgwire.LoginOptions{SSLMode: pgwire.SSLMode(a.ServerMode)}
+	own, err := certificate("proxy.server_tls_cert_file", t)
+	if err != nil {
+		return o, err
+	}
+	roots, err := authorities("proxy.server_tls_ca_file", t.CAFile)
+	o.TLS = &tls.Config{Certificates: own, RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return o, err
 }
 
-// authorities reads certificates; nil without a file.
-func authorities(file string) (*x509.CertPool, error) {
+// certificate reads the one that is shown; none without a file. Errors name the key of the configuration.
+func certificate(key string, t config.TLS) ([]tls.Certificate, error) {
+	if !t.On() {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return []tls.Certificate{pair}, nil
+}
+
+// authorities reads certificates; nil without a file. Errors name the key of the configuration.
+func authorities(key, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("proxy.tls.cafile: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("proxy.tls.cafile: %s holds no certificate", file)
+		return nil, fmt.Errorf("%s: %s holds no certificate", key, file)
 	}
 	return roots, nil
 }

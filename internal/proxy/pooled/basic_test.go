@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
@@ -50,5 +52,38 @@ func TestTransactionsShareServers(t *testing.T) {
 	exec(t, a, "COMMIT")
 	if s := <-got; s != "waited" {
 		t.Errorf("b got %q", s)
+	}
+}
+
+// TestStatementModeRefusesTransactions: BEGIN is refused, nothing of it stays open, and whoever asked is sent away.
+func TestStatementModeRefusesTransactions(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Statement, p, size1)
+	other := h.connect()
+	exec(t, other, "CREATE TABLE t (i int)")
+	for _, sql := range []string{"BEGIN", "BEGIN; INSERT INTO t VALUES (1)", "START TRANSACTION"} {
+		c := h.raw()
+		c.send(query(sql))
+		if code, message := c.told(); code != "08P01" || message != "FATAL transaction blocks not allowed in statement pooling mode" {
+			t.Errorf("%s: %s %s", sql, code, message)
+		}
+		if got := text(t, other, "SELECT count(*) FROM t"); got != "0" {
+			t.Errorf("%s: %s rows", sql, got)
+		}
+	}
+	exec(t, other, "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)") // one transaction, and no block
+	if got := text(t, other, "SELECT count(*) FROM t"); got != "2" {
+		t.Errorf("%s rows", got)
+	}
+}
+
+// TestReplicationIsNotPooled: those who want to replicate are sent to the server.
+func TestReplicationIsNotPooled(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, nil)
+	for _, kind := range []string{"true", "database"} {
+		if _, err := pgx.Connect(context.Background(), h.url("replication="+kind)); code(err) != "0A000" {
+			t.Errorf("replication=%s: %v", kind, err)
+		}
 	}
 }

@@ -227,9 +227,12 @@ func (d *Door) waitsForStandby(ctx context.Context, s *server) (bool, error) {
 
 // withhold judges a message that the client would get, after a cancel request was forwarded. The server is locked.
 func (s *server) withhold(kind byte, e entry, m []byte, whole bool) (pass bool, err error) {
-	k := &s.cancelled
+	k, status := &s.cancelled, s.x.Status
+	if s.outside {
+		status = 'I'
+	}
 	switch {
-	case kind == 'C' && commits(m[frame.Head:], s.x.Status), kind == 'Z' && s.x.Status == 'I' && !(s.failed && len(k.stash) == 0):
+	case kind == 'C' && commits(m[frame.Head:], status), kind == 'Z' && s.x.Status == 'I' && !(s.failed && len(k.stash) == 0):
 		k.committed = true
 	}
 	switch {
@@ -252,7 +255,8 @@ func (s *server) withhold(kind byte, e entry, m []byte, whole bool) (pass bool, 
 }
 
 // commits tells by its tag whether a command may have been committed before the exchange has ended: COMMIT itself, and,
-// outside of a transaction, what is not known to wait for the end of its batch. status is that before the exchange.
+// outside of a transaction, what is not known to wait for the end of its batch. status is that before the exchange, or before the command,
+// if a ROLLBACK came in between.
 func commits(body []byte, status byte) bool {
 	tag, _, _ := frame.Text(body)
 	if bytes.HasPrefix(tag, []byte("COMMIT")) || string(tag) == "PREPARE TRANSACTION" {
@@ -317,8 +321,10 @@ func (s *server) verified(err error) {
 	}
 	stash := k.stash
 	s.inject = stash
-	k.stash, k.due, k.committed, k.forwarded, k.late, k.verifying, s.spent = nil, false, false, false, 0, false, true
-	if s.pass(nil) != nil {
+	k.stash, k.due, k.committed, k.forwarded, k.late, s.spent = nil, false, false, false, 0, true
+	err = s.pass(nil)
+	k.verifying = false // not before the client has that, else what it sends next might be answered before it
+	if err != nil {
 		s.dead = true
 		c.doomed.Store(true)
 		c.in.end() // it may have a part of that

@@ -140,7 +140,7 @@ func (c *client) try(wishes []wish) (trial, error) {
 			err = s.own(c.door.tracked.change(has, t.base))
 		}
 		if err == nil && len(wishes) > 0 {
-			err = s.own(c.door.tracked.statement(wishes))
+			err = s.own(c.door.tracked.statement(wishes, ""))
 		}
 		t.got = s.values()
 		switch {
@@ -173,6 +173,7 @@ func (c *client) hello(welcome []pgwire.Param) error {
 
 // refuse ends the login with an error.
 func (c *client) refuse(why error) error {
+	c.door.opt.Log.Info("a client was refused", "client", c.conn.RemoteAddr().String(), "user", c.who.User, "database", c.who.Database, "error", why)
 	_, _ = c.conn.Write(c.who.Unsent) // fails like what follows
 	c.lastWords(why)
 	return why
@@ -354,7 +355,7 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 	last := c.prepared.parcel
 	c.prepared.begin()
 	used, more := 0, 0
-	for used < len(b) && more == 0 {
+	for used < len(b) && more == 0 && len(p.out) < maxKept { // a message of a few bytes may need a whole Parse before it
 		kind, size := frame.Next(b[used:])
 		if size == 0 {
 			want = frame.Head
@@ -395,8 +396,11 @@ func (c *client) hesitate(s *server, kind byte, want int, err error) (int, error
 		// All that is owed will not come: what follows the last Sync is not answered yet.
 		turns := s.turns
 		return 0, c.await(s, func() bool { return s.turns == turns && !s.x.Copying() })
-	case err != nil || want != 0:
-		return want, err
+	case err != nil:
+		return 0, err
+	case want != 0:
+		s.stopped = true
+		return want, nil
 	case kind == 'p':
 		return 0, fmt.Errorf("%w: a password after the login", frame.ErrMessage)
 	}

@@ -61,10 +61,12 @@ func TestWhoLeavesDuringALookupIsNotWaitedFor(t *testing.T) {
 	for range 3 {
 		all = append(all, h.knock())
 	}
-	in := func(n int64) func() error {
+	in := func(n int) func() error {
 		return func() error {
-			if got := h.door.admitted.Load(); got != n {
-				return fmt.Errorf("%d count", got)
+			h.door.arrivals.mu.Lock()
+			defer h.door.arrivals.mu.Unlock()
+			if got := len(h.door.arrivals.all); got != n {
+				return fmt.Errorf("%d do", got)
 			}
 			return nil
 		}

@@ -84,7 +84,7 @@ type Door struct {
 
 	strangers strangers
 	arrivals  arrivals
-	admitted  atomic.Int64  // clients, those included that log in
+	admitted  atomic.Int64  // clients that have logged in
 	rejected  atomic.Uint64 // because there were too many
 	waited    atomic.Uint64 // waits for a server connection that have ended
 	timeouts  atomic.Uint64 // waits that hold_timeout has ended
@@ -146,24 +146,15 @@ func (d *Door) Serve(conn net.Conn) {
 	d.tasks.Add(1)
 	d.mu.Unlock()
 	defer d.tasks.Done()
-	t, counted, known := d.terms.Load(), false, d.strangers.come(conn)
+	t := d.terms.Load()
 	o := t.Accept
 	o.LoginTimeout = t.Pool.ClientLoginTimeout
 	ctx, end := context.WithCancel(d.ctx)
-	arrived := func() {}
+	known, arrived := d.strangers.come(conn, t.Pool.MaxClientConn), func() {}
 	o.Admit = func(_ context.Context, who *pgwire.Client) *pgwire.Error {
-		refusal := d.admit(who)
 		arrived = d.arrivals.come(conn, end)
-		if counted = refusal == nil; counted && t.Pool.MaxClientConn > 0 {
-			known() // that counts it from here on
-		}
-		return refusal
+		return d.admit(who)
 	}
-	defer func() { // also if the login fails
-		if counted {
-			d.admitted.Add(-1)
-		}
-	}()
 	who, err := pgwire.Accept(ctx, conn, o)
 	arrived()
 	end()
@@ -197,19 +188,24 @@ func (d *Door) turnedAway(conn net.Conn, err error) {
 
 func (d *Door) lead(who *pgwire.Client) {
 	c := newClient(d, who)
+	if refusal := d.crowded(d.admitted.Add(1)); refusal != nil {
+		d.admitted.Add(-1)
+		_ = c.refuse(refusal) // it is refused already
+		who.Conn.Close()
+		return
+	}
+	defer d.admitted.Add(-1)
 	if !d.enter(c) {
 		who.Conn.Close()
 		return
 	}
 	defer d.leave(c)
-	if err := c.greet(); err != nil {
-		d.opt.Log.Info("a client was refused", "client", who.Conn.RemoteAddr().String(), "user", who.User, "database", who.Database, "error", err)
-		return
+	if c.greet() == nil {
+		c.run()
 	}
-	c.run()
 }
 
-// admit refuses clients before they prove anything. Who is not refused is counted in.
+// admit refuses clients before they prove anything. It counts nobody: whoever may say any name would else keep out those that have one.
 func (d *Door) admit(who *pgwire.Client) *pgwire.Error {
 	if who.Replication {
 		return &pgwire.Error{Code: "0A000", Message: "replication connections are not pooled", Hint: "Connect to the server itself, or to a listener with mode tcp."}
@@ -217,13 +213,16 @@ func (d *Door) admit(who *pgwire.Client) *pgwire.Error {
 	if _, err := d.wishes(who.Params); err != nil {
 		return err
 	}
-	most := int64(d.terms.Load().Pool.MaxClientConn)
-	if n := d.admitted.Add(1); most > 0 && n > most {
-		d.admitted.Add(-1)
-		d.rejected.Add(1)
-		return &pgwire.Error{Code: "53300", Message: "no more connections allowed (max_client_conn)"}
+	return d.crowded(d.admitted.Load() + 1)
+}
+
+// crowded refuses somebody if so many clients are too many.
+func (d *Door) crowded(clients int64) *pgwire.Error {
+	if most := int64(d.terms.Load().Pool.MaxClientConn); most <= 0 || clients <= most {
+		return nil
 	}
-	return nil
+	d.rejected.Add(1)
+	return &pgwire.Error{Code: "53300", Message: "no more connections allowed (max_client_conn)"}
 }
 
 func (d *Door) enter(c *client) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/pgwire/frame"
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
@@ -292,7 +294,7 @@ func (h *house) compare(outcome map[string]string) {
 		switch {
 		case what == "ok" && !there[v]:
 			t.Errorf("%s was told to be there and is not", v)
-		case what != "ok" && there[v] && kind != "08007" && kind != "57P02" && kind != "":
+		case what != "ok" && there[v] && kind != "08007":
 			t.Errorf("%s is there, and was told to have failed: %s", v, what)
 		case kind == "25006":
 			t.Errorf("%s: %s", v, what)
@@ -375,47 +377,77 @@ func TestAClientThatDoesNotReadCostsItselfOnly(t *testing.T) {
 	}
 }
 
+// withPasswords has clients prove by SCRAM that they know the superuser's password, and returns what they add for that.
+func withPasswords(t *testing.T, o *Options) (more string) {
+	t.Helper()
+	auth, err := pgwire.NewAuthenticator(pgwire.AuthOptions{Method: pgwire.SCRAM, Secrets: trusting{pgtest.SuperPassword}})
+	pgtest.Must(t, err)
+	o.Accept.Auth = auth
+	return "password='" + strings.ReplaceAll(strings.ReplaceAll(pgtest.SuperPassword, "\\", "\\\\"), "'", "\\'") + "'"
+}
+
+// TestHalfOpenHandshakesHoldUpNobody: one of five clients that come behind 2,000 of them is served within 100 ms, on a machine that
+// may be busy. They are no clients, and take the place of none.
 func TestHalfOpenHandshakesHoldUpNobody(t *testing.T) {
-	_, _, p := pg(t)
-	h := open(t, Transaction, p, nil)
-	h.connect()
-	var half []net.Conn
-	defer func() {
-		for _, c := range half {
-			c.Close()
-		}
-	}()
-	for n := range 2000 {
-		c, err := net.Dial("tcp", h.address)
-		pgtest.Must(t, err)
-		half = append(half, c)
-		c.Write([]byte("\x00\x00\x00\x30\x00\x03\x00\x00user\x00po")[:n%16])
-	}
-	began := time.Now()
-	c := h.connect()
-	took := time.Since(began)
-	text(t, c, "SELECT 1")
-	t.Logf("the next client was served within %s", took)
-	if took > 5*time.Second {
-		t.Errorf("a client waited %s behind 2,000 that have not said who they are", took)
+	const packet = "\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"
+	for name, said := range map[string]func(n int) string{
+		"parts of a startup packet":          func(n int) string { return packet[:n%len(packet)] },
+		"whole ones, and no answer to SCRAM": func(int) string { return packet },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, p := pg(t)
+			login := ""
+			h := open(t, Transaction, p, func(o *Options) {
+				o.Pool.MaxClientConn = 1000
+				login = withPasswords(t, o)
+			})
+			text(t, h.connect(login), "SELECT 1")
+			for n := range 2000 {
+				c, err := net.Dial("tcp", h.address)
+				pgtest.Must(t, err)
+				t.Cleanup(func() { c.Close() })
+				_, err = io.WriteString(c, said(n))
+				pgtest.Must(t, err)
+			}
+			fastest := time.Hour
+			for range 5 {
+				began := time.Now()
+				c := h.connect(login)
+				fastest = min(fastest, time.Since(began))
+				text(t, c, "SELECT 1")
+			}
+			t.Logf("served within %s", fastest)
+			if fastest > 100*time.Millisecond {
+				t.Errorf("clients waited %s or longer behind 2,000 that have not said who they are", fastest)
+			}
+		})
 	}
 }
 
+// TestRubbishEndsOnlyItsSender: what makes no sense costs its sender the connection, whether it waits for an answer or leaves, and nobody else anything.
 func TestRubbishEndsOnlyItsSender(t *testing.T) {
 	_, _, p := pg(t)
 	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
 	good := h.connect()
-	for _, m := range []string{
-		"\x00\x00\x00\x00\x08aaaa", "Q\x00\x00\x00\x01", "Q\xff\xff\xff\xff", "Z\x00\x00\x00\x05I", "S\x00\x00\x00\x08aaaa", "p\x00\x00\x00\x05a",
-		"P\x00\x00\x00\x05a", "B\x00\x00\x00\x05a", "C\x00\x00\x00\x05a", "D\x00\x00\x00\x04",
-		query("BEGIN") + "\x01\x02\x03\x04\x05\x06", parse("", "SELECT 1") + "R\x00\x00\x00\x04",
+	for _, m := range []struct {
+		said   string
+		leaves bool // it is the beginning of something that may make sense
+	}{
+		{"\x00\x00\x00\x00\x08aaaa", false}, {"Q\x00\x00\x00\x01", false}, {"Q\xff\xff\xff\xff", false}, {"Z\x00\x00\x00\x05I", false},
+		{"S\x00\x00\x00\x08aaaa", true}, {"p\x00\x00\x00\x05a", false}, {"P\x00\x00\x00\x05a", false}, {"B\x00\x00\x00\x05a", false},
+		{"C\x00\x00\x00\x05a", false}, {"D\x00\x00\x00\x04", false}, {query("BEGIN") + "\x01\x02\x03\x04\x05\x06", false},
+		{parse("", "SELECT 1") + "R\x00\x00\x00\x04", false}, {"Q\x00\x00\x00\xffSELECT", true},
 	} {
 		r := h.raw()
-		r.send(m)
-		r.Conn.(*net.TCPConn).CloseWrite()
-		io.Copy(io.Discard, r)
+		r.send(m.said)
+		if m.leaves {
+			pgtest.Must(t, r.Conn.(*net.TCPConn).CloseWrite())
+		}
+		if _, err := io.Copy(io.Discard, r); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after %q the connection goes on", m.said)
+		}
 		if got := text(t, good, "SELECT 'fine'"); got != "fine" {
-			t.Errorf("after %q: %q", m, got)
+			t.Errorf("after %q: %q", m.said, got)
 		}
 	}
 }

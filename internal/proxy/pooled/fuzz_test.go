@@ -162,3 +162,22 @@ func FuzzWords(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRecords has records of TLS arrive in two pieces: what is known of the last one does not depend on where they are cut.
+func FuzzRecords(f *testing.F) {
+	f.Add([]byte("S\x17\x03\x03\x00\x02ab\x16\x03\x03"), uint(5))
+	f.Add([]byte("\x17\x03\x03\x00\x00\x17\x03\x03\xff\xff"), uint(1))
+	f.Fuzz(func(t *testing.T, said []byte, cut uint) {
+		var whole, pieces tap
+		whole.follow(said)
+		cut %= uint(len(said)) + 1
+		pieces.follow(said[:cut])
+		pieces.follow(said[cut:])
+		if whole.left != pieces.left || !bytes.Equal(whole.head, pieces.head) {
+			t.Errorf("cut at %d: %d bytes to come behind %q, and not %d behind %q", cut, pieces.left, pieces.head, whole.left, whole.head)
+		}
+		if whole.left < 0 || len(whole.head) >= recordHead || whole.left > 0 && len(whole.head) > 0 {
+			t.Errorf("%d bytes to come behind %q", whole.left, whole.head)
+		}
+	})
+}

@@ -107,6 +107,9 @@ func TestTemporaryTablesReachNobodyElse(t *testing.T) {
 		{"suspended portal, simple", query("BEGIN") + parse("", "SELECT generate_series(1,3)") + bind("") + partly + sync_ + query("CREATE TEMP TABLE leak%d AS SELECT 1") + query("COMMIT"), 4},
 		{"pipelined after an error among rows", query("SELECT 1/(2-i) FROM generate_series(1,2) i") + query("SELECT 1 INTO TEMP leak%d"), 2},
 		{"explain analyze", query("EXPLAIN ANALYZE CREATE TEMP TABLE leak%d AS SELECT 1"), 1},
+		{"explain analyze, left after a row", parse("", "EXPLAIN ANALYZE CREATE TEMP TABLE leak%d AS SELECT 1") + bind("") + partly + sync_, 1},
+		{"explain analyze, left for another statement", query("BEGIN") + parse("", "EXPLAIN ANALYZE CREATE TEMP TABLE leak%d AS SELECT 1") + bind("") + partly + sync_ + parse("", "SELECT 1") + bind("") + execute + sync_ + query("COMMIT"), 4},
+		{"explain analyze by name, left after a row", parse("x", "EXPLAIN ANALYZE CREATE TEMP TABLE leak%d AS SELECT 1") + bind("x") + partly + sync_, 1},
 		{"named portal's bind", query("BEGIN") + parse("into", "SELECT 1 AS i INTO TEMP leak%d") + parse("rows", "SELECT 1") + bind("rows") + execute + bind("into") + string(frame.Append(nil, 'B', "p\x00", "rows\x00", "\x00\x00\x00\x00\x00\x00")) + execute + sync_ + query("COMMIT"), 3},
 		{"a bind that is skipped", query("BEGIN") + parse("sp", "SAVEPOINT s") + parse("back", "ROLLBACK TO s") + parse("rows", "SELECT 1") + describe("rows") +
 			parse("", "SELECT 1 AS i INTO TEMP leak%d") + bind("") + viaPortal("sp") + parse("x", "SELEC") + bind("rows") + sync_ + viaPortal("back") + execute + sync_ + query("COMMIT"), 4},

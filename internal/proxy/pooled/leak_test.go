@@ -32,6 +32,7 @@ func TestNoStateReachesAnotherClient(t *testing.T) {
 	always := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize, o.Pool.ServerResetQueryAlways = 1, true })
 	session := open(t, Session, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
 	partly := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize, o.Pool.ServerResetQuery = 1, "DEALLOCATE ALL" })
+	statement := open(t, Statement, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
 	for _, c := range []struct {
 		name string
 		do   string // by one client
@@ -56,7 +57,7 @@ func TestNoStateReachesAnotherClient(t *testing.T) {
 		{"advisory lock", "SELECT pg_advisory_lock(1)", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", "0", true},
 		{"set_config", "SELECT set_config('work_mem', '6MB', false)", "SHOW work_mem", "4MB", true},
 	} {
-		for _, h := range []*house{h, always, session, partly} {
+		for _, h := range []*house{h, always, session, partly, statement} {
 			if c.unseen && h != always && h != session {
 				continue
 			}
@@ -100,15 +101,15 @@ func openTransactionEnds(t *testing.T, mode string) {
 	exec(t, b, "CREATE TABLE t (i int)")
 	exec(t, a, "BEGIN; INSERT INTO t VALUES (1)")
 	a.PgConn().Conn().Close()
-	if got := text(t, b, "SELECT count(*) FROM t"); got != "0" {
-		t.Errorf("%s rows of a transaction that was not committed", got)
-	}
 	pgtest.Eventually(t, "no lock of it is left", func() error {
 		if got := text(t, b, "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'RowExclusiveLock'"); got != "0" {
 			return errors.New(got)
 		}
 		return nil
 	})
+	if got := text(t, b, "SELECT count(*) FROM t"); got != "0" {
+		t.Errorf("%s rows of a transaction that was not committed", got)
+	}
 }
 
 func TestTrackedParametersFollowTheClient(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -18,22 +19,22 @@ import (
 // TestFailedLoginsFreeTheirPlaces: max_client_conn counts who is there.
 func TestFailedLoginsFreeTheirPlaces(t *testing.T) {
 	_, _, p := pg(t)
+	login := ""
 	h := open(t, Transaction, p, func(o *Options) {
 		o.Pool.MaxClientConn = 2
-		auth, err := pgwire.NewAuthenticator(pgwire.AuthOptions{Method: pgwire.SCRAM, Secrets: trusting{pgtest.SuperPassword}})
-		pgtest.Must(t, err)
-		o.Accept.Auth = auth
+		login = withPasswords(t, o)
 	})
 	for range 2 {
 		if _, err := pgx.Connect(context.Background(), h.url("password=wrong")); code(err) != "28P01" {
 			t.Error(err)
 		}
 	}
-	c, err := pgx.Connect(context.Background(), h.url("password='"+strings.ReplaceAll(strings.ReplaceAll(pgtest.SuperPassword, "\\", "\\\\"), "'", "\\'")+"'"))
-	if err != nil {
-		t.Fatal("nobody is connected, and the right password is refused: ", err)
+	for range 2 {
+		h.connect(login)
 	}
-	c.Close(context.Background())
+	if _, err := pgx.Connect(context.Background(), h.url(login)); code(err) != "53300" {
+		t.Errorf("a third: %v", err)
+	}
 }
 
 // TestAClientThatWaitsForItsAnswerIsNotIdle: neither is one in a transaction. One without a server is.
@@ -310,6 +311,51 @@ func TestAMessageThatIsNotFinishedIsAPause(t *testing.T) {
 	b.rows("x")
 	b.send(query("SELECT 'b' FROM pg_sleep(7)"))
 	b.rows("b")
+}
+
+// TestAMessageThatHasToBeWholeIsAPause: of a Parse, or of the names in a Bind, nothing is sent before all is there, and the server connection
+// is the client's all the same.
+func TestAMessageThatHasToBeWholeIsAPause(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.IdleTransactionTimeout = 500 * time.Millisecond })
+	b := h.raw()
+	for name, m := range map[string]string{
+		"Parse": parse("", "SELECT 1"+strings.Repeat(" ", 3*largeBuffer)), "Bind": bindAt(strings.Repeat("p", 3*largeBuffer), ""),
+	} {
+		a := h.raw()
+		a.send(m[:2*largeBuffer])
+		if code, message := a.told(); code != "25P03" || message != "FATAL idle_transaction_timeout" {
+			t.Errorf("%s: %s %s", name, code, message)
+		}
+		b.send(query("SELECT 'b'"))
+		b.rows("b")
+	}
+}
+
+// TestFewBytesTakeLittleMemory: each Describe of the unnamed statement in a batch of its own has the whole Parse before it, for the batches
+// before may fail.
+func TestFewBytesTakeLittleMemory(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(parse("", "SELECT 1"+strings.Repeat(" ", maxKept-1000)) + sync_)
+	a.until('Z')
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapSys
+	}
+	before := heap()
+	const batches = 100
+	a.send(strings.Repeat(describe("")+sync_, batches))
+	for range batches {
+		if kinds, _ := a.until('Z'); kinds != "tTZ" {
+			t.Fatal(kinds)
+		}
+	}
+	if grown := heap() - before; grown > batches*maxKept/3 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
 }
 
 // TestWhoDoesNotReadLosesItsServer: all was done, and the client does not take the end of it.

@@ -90,6 +90,51 @@ func TestStatementsOfPassingSettingsAreNotShared(t *testing.T) {
 	}
 }
 
+// TestStatementsOfSettingsThatComeBackAreNotShared: the end of a subtransaction, or of a transaction, changes settings in the middle of a
+// batch, and if they are as they were at its end nobody is told.
+func TestStatementsOfSettingsThatComeBackAreNotShared(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	const midnight = "SELECT ('2024-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::text"
+	run := func(sql string) string { return parse("", sql) + bind("") + execute }
+	tokyo := run("SELECT set_config('TimeZone', 'Asia/Tokyo', true)")
+	for name, turn := range map[string][2]string{
+		"of a subtransaction": {run("ROLLBACK TO s"), ""}, "of a transaction": {run("ROLLBACK"), run("BEGIN")}, "of what is kept": {run("COMMIT"), run("BEGIN")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := h.raw(), h.raw()
+			own := midnight + " -- " + name
+			play(a, query("SET TimeZone = 'UTC'"))
+			play(b, query("SET TimeZone = 'Asia/Tokyo'"))
+			play(a, query("BEGIN; SAVEPOINT s")+tokyo+sync_)
+			if got := play(a, turn[0]+parse("s", own)+turn[1]+tokyo+bind("s")+execute+sync_); !strings.Contains(got, "2024-01-01 00:00:00") {
+				t.Error("it is not parsed in between:", got)
+			}
+			play(a, query("COMMIT"))
+			if got := play(b, parse("s", own)+bind("s")+execute+sync_); !strings.Contains(got, "2023-12-31 15:00:00") {
+				t.Error("another client executes what was meant otherwise:", got)
+			}
+		})
+	}
+}
+
+// TestValuesAreInTheClientsEncoding: a setting that is not plain ASCII is brought to another server connection as what it is.
+func TestValuesAreInTheClientsEncoding(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, size1)
+	a, b := h.raw(), h.raw()
+	play(a, query("SET client_encoding = 'LATIN1'"))
+	if got := play(a, query("SET TimeZone = '<\xe9>5'")); strings.Contains(got, "E(") {
+		t.Fatal(got)
+	}
+	for range 2 {
+		b.send(query("SHOW TimeZone"))
+		b.until('Z')
+		a.send(query("SHOW TimeZone"))
+		a.rows("<\xe9>5")
+	}
+}
+
 // TestStatementsAreKeptBehindBegin: drivers send BEGIN and the first statement of a transaction at once.
 func TestStatementsAreKeptBehindBegin(t *testing.T) {
 	_, _, p := pg(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -163,9 +164,9 @@ func (d *Door) judge(l *lane, seat Seat, err error) error {
 		return &pgwire.Error{Code: "08P01", Message: "server login failed: " + said.Message}
 	case errors.As(err, &said) && !down(said.Code):
 		return said
-	case !seat.Primary() && (errors.Is(err, pgwire.ErrNoTLS) || errors.Is(err, pgwire.ErrCertificate)): // another replica may do
+	case !seat.Primary() && isOneOf(err, pgwire.ErrNoTLS, pgwire.ErrCertificate, pgwire.ErrOwnCertificate): // another replica may do
 		seat.Failed(err.Error())
-	case errors.Is(err, pgwire.ErrCredential), errors.Is(err, pgwire.ErrNoTLS), errors.Is(err, pgwire.ErrCertificate), errors.Is(err, pgwire.ErrImposter):
+	case isOneOf(err, pgwire.ErrNoTLS, pgwire.ErrCertificate, pgwire.ErrOwnCertificate, pgwire.ErrCredential, pgwire.ErrImposter):
 		return &pgwire.Error{Code: "08P01", Message: fmt.Sprintf("server login failed: %s", err)}
 	case said != nil, errors.Is(err, errStandby):
 		seat.Failed(err.Error())
@@ -173,6 +174,10 @@ func (d *Door) judge(l *lane, seat Seat, err error) error {
 		seat.Doubted(d.ctx, err.Error())
 	}
 	return nil
+}
+
+func isOneOf(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }
 
 // down tells whether a server says by that SQLSTATE that none of it can be used: it starts, recovers or shuts down (57P03), or ends

@@ -195,28 +195,40 @@ func (t tracked) change(from, to params) string {
 			wishes = append(wishes, wish{i, v})
 		}
 	}
-	return t.statement(wishes)
+	return t.statement(wishes, values[0])
 }
 
-func (t tracked) statement(wishes []wish) string {
+// statement grants wishes, whose values are in that encoding: servers report settings in the client's.
+func (t tracked) statement(wishes []wish, encoding string) string {
 	var b strings.Builder
 	b.WriteString("SELECT ")
 	for i, w := range wishes {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "pg_catalog.set_config(%s, %s, false)", literal(t[w.at]), literal(w.value))
+		fmt.Fprintf(&b, "pg_catalog.set_config(%s, %s, false)", literal(t[w.at], encoding), literal(w.value, encoding))
 	}
 	return b.String()
 }
 
-// literal is a text as SQL. What is not plain ASCII goes as hexadecimal digits, so that neither the encoding nor
-// standard_conforming_strings can give it another meaning.
-func literal(v string) string {
+// literal is a text in that encoding as SQL. What is not plain ASCII goes as hexadecimal digits, so that neither the encoding of the session
+// nor standard_conforming_strings can give it another meaning.
+func literal(v, encoding string) string {
+	if quotable(v) {
+		return "'" + v + "'"
+	}
+	if encoding == "" || !quotable(encoding) {
+		encoding = "UTF8"
+	}
+	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(v)) + "', 'hex'), '" + encoding + "')"
+}
+
+// quotable tells whether a text means the same between quotes, whatever the settings.
+func quotable(v string) bool {
 	for i := range len(v) {
 		if c := v[i]; c < ' ' || c > '~' || c == '\'' || c == '\\' {
-			return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(v)) + "', 'hex'), 'UTF8')"
+			return false
 		}
 	}
-	return "'" + v + "'"
+	return true
 }

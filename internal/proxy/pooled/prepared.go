@@ -18,6 +18,8 @@ type statement struct {
 	unnamed bool
 	twice   bool   // stands for a Parse under a name that is taken
 	rows    bool   // it is known to return rows
+	clean   bool   // it is known to leave nothing behind its transaction
+	left    bool   // a portal of it was left before its end
 	made    bool   // the client was told that it is there
 	of      params // the settings by which it has its name
 	batch   uint64 // in which it was given its name
@@ -136,10 +138,10 @@ func (pr *prepared) replace(body []byte) {
 	pr.body = append(pr.body[:0], body...)
 }
 
-// another makes the unnamed statement another one. The one before is used again, unless a reply may still be about it (owes), or a named
-// portal is its; that the unnamed portal is, is not known any more.
+// another makes the unnamed statement another one. The one before is used again, unless a reply may still be about it (owes), a named
+// portal is its, or one was left; that the unnamed portal is, is not known any more.
 func (pr *prepared) another(owes bool) {
-	if pr.current == nil || owes || pr.held(pr.current) {
+	if pr.current == nil || owes || pr.current.left || pr.held(pr.current) {
 		pr.current = &statement{unnamed: true}
 		return
 	}

@@ -60,10 +60,12 @@ type server struct {
 	spent             bool // not to be lent again
 	params            params
 	statements        statements
-	rows              bool   // since the last CommandComplete
-	unsettled         bool   // since the last ReadyForQuery something was run that may have changed settings, and changed them back
-	failed            bool   // an error came since the last ReadyForQuery
-	inject            []byte // for the client, after what was passed on
+	suspended         []*statement // portals of these were left before their end since the last ReadyForQuery outside of a transaction
+	outside           bool         // a ROLLBACK came since the last ReadyForQuery, so that what follows may be in no transaction block
+	rows              bool         // since the last CommandComplete
+	unsettled         bool         // since the last ReadyForQuery something was run that may have changed settings, and changed them back
+	failed            bool         // an error came since the last ReadyForQuery
+	inject            []byte       // for the client, after what was passed on
 	ended             *task
 	// kept is what was sent first since the connection was lent, or was at an edge last, if nothing came since. unheard: the
 	// server has read nothing of it, and the goroutine that sends it is to be told.
@@ -294,8 +296,11 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	if err != nil {
 		return false, err
 	}
-	if executed {
+	switch {
+	case executed:
 		s.tag(body, e, rows)
+	case kind == 's':
+		s.suspend(e.Note)
 	}
 	s.spent = s.spent || s.x.Strays() // else who has the connection next might get what was not for it
 	pass = s.answered(kind, e, m)
@@ -303,10 +308,11 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		if !s.x.Owes() {
 			s.statements.rest = s.statements.batch
 		}
-		defer func() { s.turns, s.failed = s.turns+1, false }()
+		defer func() { s.turns, s.failed, s.outside = s.turns+1, false, false }()
 		s.cancelled.calm.Broadcast()
 		if status == 'I' {
 			s.edges++
+			s.resume()
 		}
 		if pass && s.door.opt.Mode == Statement && status != 'I' {
 			s.refuse(&pgwire.Error{Code: "08P01", Message: "transaction blocks not allowed in statement pooling mode"})
@@ -482,9 +488,12 @@ func field(body []byte, code byte) []byte {
 // tag looks at a CommandComplete for what outlives a transaction.
 func (s *server) tag(body []byte, e entry, rows bool) {
 	tag, _, _ := frame.Text(body)
-	s.unsettled = s.unsettled || !transactional(tag)
-	if string(tag) == "COMMIT" {
+	s.unsettled = s.unsettled || !begins(tag)
+	switch string(tag) {
+	case "COMMIT":
 		s.edges++ // also where the next one begins at once (AND CHAIN)
+	case "ROLLBACK":
+		s.outside = true
 	}
 	switch {
 	case string(tag) == "DISCARD ALL", string(tag) == "DEALLOCATE ALL":
@@ -495,20 +504,44 @@ func (s *server) tag(body []byte, e entry, rows bool) {
 	case bytes.HasPrefix(tag, []byte("SELECT ")):
 		// CREATE TABLE AS and SELECT INTO have this tag too, but return no rows.
 		switch {
-		case rows && e.Note != nil:
-			e.Note.rows = true
-		case !rows && (e.Note == nil || !e.Note.rows):
+		case e.Note != nil && (rows || e.Note.rows):
+			e.Note.rows, e.Note.clean = true, true
+		case !rows:
 			s.dirty = true
 		}
 	case !passing(tag):
 		s.dirty = true
+	case e.Note != nil:
+		e.Note.clean = true
 	}
 }
 
-// transactional tells whether a command does nothing but begin or end a transaction, or a part of one.
-func transactional(tag []byte) bool {
+// suspend notes that an Execute with a limit of rows ended before its portal did. What has no end has no tag either: it may be EXPLAIN
+// ANALYZE or CALL, which are done by then (PORTAL_UTIL_SELECT in pquery.c of PostgreSQL).
+func (s *server) suspend(st *statement) {
+	switch {
+	case st == nil: // nobody knows whose the portal is
+		s.dirty = true
+	case !st.clean && !slices.Contains(s.suspended, st):
+		st.left = true
+		s.suspended = append(s.suspended, st)
+	}
+}
+
+// resume is told of the end of a transaction: its portals are gone.
+func (s *server) resume() {
+	if slices.ContainsFunc(s.suspended, func(st *statement) bool { return !st.clean }) {
+		s.dirty = true
+	}
+	clear(s.suspended)
+	s.suspended = s.suspended[:0]
+}
+
+// begins tells whether a command does nothing but begin a transaction, or a part of one, or join that to the rest. The end of either may
+// change settings back.
+func begins(tag []byte) bool {
 	switch string(tag) {
-	case "BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE":
+	case "BEGIN", "START TRANSACTION", "SAVEPOINT", "RELEASE":
 		return true
 	}
 	return false

@@ -2,6 +2,7 @@ package pooled
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -133,6 +134,73 @@ func TestServerIdleTimeout(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestReservePool: who has waited for reserve_pool_timeout is served beside the pool, with 0 nobody is.
+func TestReservePool(t *testing.T) {
+	_, _, p := pg(t)
+	for name, after := range map[string]time.Duration{"after a while": 300 * time.Millisecond, "never": 0} {
+		t.Run(name, func(t *testing.T) {
+			h := open(t, Transaction, p, func(o *Options) {
+				size1(o)
+				o.Pool.ReservePoolSize, o.Pool.ReservePoolTimeout = 1, after
+			})
+			a, b, c := h.raw(), h.raw(), h.raw()
+			a.send(query("BEGIN"))
+			a.until('Z')
+			b.send(query("BEGIN"))
+			if after == 0 {
+				time.Sleep(time.Second)
+				if s := h.door.Snapshot()[0]; s.ServersActive != 1 || s.ClientsWaiting != 1 {
+					t.Errorf("%+v", s)
+				}
+				return
+			}
+			b.until('Z')
+			c.send(query("SELECT 1"))
+			time.Sleep(2 * after)
+			if s := h.door.Snapshot()[0]; s.ServersActive != 2 || s.ClientsWaiting != 1 {
+				t.Errorf("two of three are served: %+v", s)
+			}
+			b.send(query("COMMIT"))
+			c.until('Z')
+		})
+	}
+}
+
+// TestServerLifetime: an old connection is not lent again, and with 0 each is lent once.
+func TestServerLifetime(t *testing.T) {
+	_, _, p := pg(t)
+	for name, lifetime := range map[string]time.Duration{"a second": time.Second, "once": 0} {
+		t.Run(name, func(t *testing.T) {
+			h := open(t, Transaction, p, func(o *Options) { size1(o); o.Pool.ServerLifetime = lifetime })
+			c := h.connect()
+			first := text(t, c, "SELECT pg_backend_pid()")
+			if same := text(t, c, "SELECT pg_backend_pid()") == first; same && lifetime == 0 {
+				t.Error("a connection was lent twice")
+			}
+			pgtest.Eventually(t, "another connection", func() error {
+				if got := text(t, c, "SELECT pg_backend_pid()"); got == first {
+					return errors.New("it is lent still")
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestClientLoginTimeout: who does not prove in time who it is, is told so.
+func TestClientLoginTimeout(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) {
+		withPasswords(t, o)
+		o.Pool.ClientLoginTimeout = 300 * time.Millisecond
+	})
+	c := &raw{t, h.knock()}
+	pgtest.Must(t, c.SetDeadline(time.Now().Add(patience)))
+	if kinds, body := c.until('E'); kinds != "RE" || !strings.Contains(string(body), "57014") {
+		t.Errorf("%s %q", kinds, body)
+	}
 }
 
 // TestQueryWaitTimeout ends a client that no server connection was free for.

@@ -10,13 +10,13 @@ import (
 	"github.com/havenha/haven/internal/postgres/pgtest"
 )
 
-// TestStrangersAreBounded: of those that do not say who they are, the oldest make room. Who has is not counted among them.
+// TestStrangersAreBounded: of those that do not prove who they are, the oldest make room. Who has is not counted among them.
 func TestStrangersAreBounded(t *testing.T) {
 	var s strangers
 	come := func() (far net.Conn, known func()) {
 		near, far := net.Pipe()
 		t.Cleanup(func() { near.Close(); far.Close() })
-		return far, s.come(near)
+		return far, s.come(near, 1000)
 	}
 	friend, known := come()
 	known()

@@ -215,6 +215,34 @@ func TestACommitBeforeATransactionThatIsOpenIsMadeSureOf(t *testing.T) {
 	}
 }
 
+// TestACommitBehindARollbackIsMadeSureOf: in a batch that has left its transaction block a procedure commits by itself.
+func TestACommitBehindARollbackIsMadeSureOf(t *testing.T) {
+	gotCancel := make(chan int)
+	p := played(t, func(conn net.Conn, kind byte, body string) bool {
+		switch {
+		case kind == 'Q' && strings.Contains(body, "pg_stat_activity"):
+			conn.Write(frame.Append(frame.Append(frame.Append(nil, 'D', "\x00\x01\x00\x00\x00\x00"), 'C', "SELECT 1\x00"), 'Z', "I"))
+		case kind == 'Q':
+			conn.Write(frame.Append(frame.Append(nil, 'C', "BEGIN\x00"), 'Z', "T"))
+		case kind == 'H':
+			conn.Write(frame.Append(frame.Append(frame.Append(nil, '1'), '2'), 'C', "ROLLBACK\x00"))
+			<-gotCancel
+			conn.Write(frame.Append(frame.Append(frame.Append(nil, '1'), '2'), 'C', "CALL\x00"))
+		}
+		return true
+	}, func() { close(gotCancel) })
+	h := open(t, Transaction, p, size1)
+	a := h.raw()
+	a.send(query("BEGIN"))
+	a.until('Z')
+	a.send(parse("", "ROLLBACK") + bind("") + execute + parse("", "CALL p()") + bind("") + execute + flush)
+	a.until('C')
+	go h.door.cancel(&h.only().key)
+	if got := a.reply(1, patience); strings.Contains(got, "CALL") || !strings.Contains(got, "08007") {
+		t.Error("nobody made sure of what a procedure has committed:", got)
+	}
+}
+
 type hooked struct {
 	net.Conn
 	hook atomic.Pointer[func()]
