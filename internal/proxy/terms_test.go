@@ -58,10 +58,12 @@ func TestNeverTwoTermsAtOnceInPools(t *testing.T) {
 					continue
 				}
 				// It had the connection that was reset.
-				if c, err = pgx.Connect(ctx, c.Config().ConnString()); err != nil {
+				next, err := pgx.Connect(ctx, c.Config().ConnString())
+				if err != nil {
 					return
 				}
-				defer c.Close(context.Background())
+				t.Cleanup(func() { next.Close(context.Background()) })
+				c = next
 			}
 		})
 	}

@@ -296,10 +296,9 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 	if err != nil {
 		return false, err
 	}
-	switch {
-	case executed:
+	if executed {
 		s.tag(body, e, rows)
-	case kind == 's':
+	} else if kind == 's' {
 		s.suspend(e.Note)
 	}
 	s.spent = s.spent || s.x.Strays() // else who has the connection next might get what was not for it
@@ -312,7 +311,7 @@ func (s *server) receive(kind byte, m []byte, whole bool) (pass bool, err error)
 		s.cancelled.calm.Broadcast()
 		if status == 'I' {
 			s.edges++
-			s.resume()
+			s.closePortals()
 		}
 		if pass && s.door.opt.Mode == Statement && status != 'I' {
 			s.refuse(&pgwire.Error{Code: "08P01", Message: "transaction blocks not allowed in statement pooling mode"})
@@ -528,8 +527,8 @@ func (s *server) suspend(st *statement) {
 	}
 }
 
-// resume is told of the end of a transaction: its portals are gone.
-func (s *server) resume() {
+// closePortals is told of the end of a transaction, which is that of its portals.
+func (s *server) closePortals() {
 	if slices.ContainsFunc(s.suspended, func(st *statement) bool { return !st.clean }) {
 		s.dirty = true
 	}
