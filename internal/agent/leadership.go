@@ -88,7 +88,11 @@ func (a *Agent) promote(ctx context.Context, in input, e *effects) error {
 		return errors.New("promote: no leadership is held")
 	}
 	if _, _, err := a.prove(ctx, *in.holder); err != nil {
-		return fmt.Errorf("promote: leadership could not be proven: %w", err)
+		err = fmt.Errorf("promote: leadership could not be proven: %w", err)
+		if errors.Is(err, errUnguarded) {
+			return err
+		}
+		return unbegun{err}
 	}
 	if err := a.clearedToPromote(ctx, in, e); err != nil {
 		return fmt.Errorf("promote: %w", err)

@@ -182,7 +182,7 @@ func (a *Agent) takeSeen(ctx context.Context, s seen) {
 	}
 	a.st.answered = answered{probe: s.probe, process: a.st.process, at: s.at}
 	a.clearFounded(s)
-	if s.diskErr == nil && !s.probe.InRecovery && s.disk.Control.Timeline < s.probe.Timeline {
+	if s.diskErr == nil && !s.probe.InRecovery && s.disk.Control.Timeline != 0 && s.disk.Control.Timeline < s.probe.Timeline {
 		a.st.checkpoint = false // it was promoted, by an earlier agent perhaps, and pg_rewind elsewhere goes by the control file
 	}
 	if t := a.st.task; s.mark.Pending != 0 && s.probe.InRecovery && s.probe.ReceiverStatus == "streaming" && (t == nil || t.Kind != ha.Promote) {

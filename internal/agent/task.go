@@ -171,7 +171,7 @@ func (a *Agent) begin(ctx context.Context, d ha.Decision) {
 	})
 }
 
-// unbegun is why an action failed before anything was done: it may be done later.
+// unbegun is why an action failed before it had changed data: it may be done later.
 type unbegun struct{ error }
 
 func (e unbegun) Unwrap() error { return e.error }
@@ -200,7 +200,11 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	if r.err != nil {
 		st.outcome.Error, st.outcome.Unbegun = r.err.Error(), nothingDone(r.err)
 		a.log.Warn("action failed", "action", r.kind, "error", r.err)
-		st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
+		if st.outcome.Unbegun {
+			r.effects.notes = nil // it is tried again and again
+		} else {
+			st.story.note(time.Now(), a.opt.Node.Name, fmt.Sprintf("%s failed: %v", r.kind, r.err))
+		}
 	}
 	if a.ordered.Swap(false) && st.process != nil && !alive(st.process) {
 		st.process = nil // as ordered: it is no crash, though its report comes later

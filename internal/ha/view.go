@@ -324,6 +324,7 @@ type Outcome struct {
 	Error string `json:"error,omitempty"`
 	// Request is that of the action.
 	Request int64 `json:"request,omitempty"`
-	// Unbegun: it failed before anything was done, because another member was faster, or the store or the upstream could not be asked.
+	// Unbegun: it failed before it had changed any data that are kept, because another member was faster, or the store or the upstream could
+	// not be asked: so it says nothing against trying again.
 	Unbegun bool `json:"unbegun,omitempty"`
 }

@@ -25,7 +25,7 @@ func (i *Instance) tornMarker() string {
 // pg_rewind brings the upstream's configuration files along: call Configure afterwards.
 //
 // ErrNoRewind: it cannot be used here. ErrSameTimeline: it would do nothing though the histories may differ.
-// ErrNoAnswer: the upstream could not be asked, nothing was done. ErrNoCheckpoint: run Checkpoint on the upstream, then try again. After any other error the data directory may be torn (Disk.Torn tells) and must be replaced by a new copy.
+// ErrNoAnswer: the upstream could not be asked, nothing was rewound. ErrNoCheckpoint: run Checkpoint on the upstream, then try again. After any other error the data directory may be torn (Disk.Torn tells) and must be replaced by a new copy.
 func (i *Instance) Rewind(ctx context.Context, up Upstream) error {
 	if err := i.mayRewind(); err != nil {
 		return fmt.Errorf("rewind: %w", err)

@@ -124,7 +124,10 @@ func mustRenew(t *task) {
 		return
 	}
 	resume := t.answer()
-	t.a.renew(*t.holder, t.a.retryTimeout(), func(_ proof, err error) { resume(err) })
+	t.a.renew(*t.holder, t.a.retryTimeout(), func(_ proof, err error) {
+		t.refused = err != nil && t.kind == ha.Promote
+		resume(err)
+	})
 }
 
 // openRecord records the promotion with the new synchronous state, in one transaction; openNames then opens.

@@ -160,6 +160,9 @@ func (a *agent) takeSeen(s seen) {
 	if a.founded(s.disk.system) {
 		a.m.data.founding = false
 	}
+	if !p.inRecovery && s.disk.controlTL < p.timeline {
+		a.checkpoint = false
+	}
 	if p.inRecovery && p.streaming && (a.task == nil || a.task.kind != ha.Promote) {
 		a.m.data.mark.Pending = 0 // agent.dropPending
 	}

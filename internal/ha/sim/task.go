@@ -35,6 +35,7 @@ type task struct {
 	awaited   int // which answer is waited for
 	cancelled bool
 	over      bool
+	refused   bool  // before it had done anything
 	failure   error // of a bootstrap that is being undone
 	asked     bool  // the store was asked to record the new cluster
 	ended     func()
@@ -173,6 +174,11 @@ func (t *task) finish(err error) {
 	})
 }
 
+// nothingDone tells whether a task failed before it had changed data (agent.nothingDone).
+func (t *task) nothingDone(err error) bool {
+	return t.refused || errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errNoCheckpoint) || t.mayBeFounded(err)
+}
+
 // takeOutcome takes what a task did into the state (agent.takeOutcome).
 func (a *agent) takeOutcome(t *task, err error, s seen) {
 	a.settleOrder(t.kind, err)
@@ -184,13 +190,15 @@ func (a *agent) takeOutcome(t *task, err error, s seen) {
 	a.generation++
 	a.outcome = &ha.Outcome{Kind: t.kind, With: t.with, Request: t.action.Request}
 	if err != nil {
-		a.outcome.Error, a.outcome.Unbegun = err.Error(), errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || t.mayBeFounded(err)
+		a.outcome.Error, a.outcome.Unbegun = err.Error(), t.nothingDone(err)
 		a.w.note(a.m.name, "%s failed: %v", t.kind, err)
 	}
 	a.w.ended(t, err)
 	a.task, a.ordered = nil, false
 	if t.kind.ChangesData() {
-		a.compare = nil
+		if !a.outcome.Unbegun {
+			a.compare = nil
+		}
 		if t.kind != ha.Promote {
 			a.reach, a.grounded = reach{}, false
 		}
@@ -263,6 +271,7 @@ func stillTrue(t *task) {
 		case s.Initialize.Valid() && t.seen.disk.kind == ha.DiskData && t.seen.disk.system != s.Initialize.SystemID:
 			err = fmt.Errorf("the data directory belongs to another system")
 		}
+		t.refused = err != nil
 		resume(err)
 	})
 }

@@ -262,7 +262,7 @@ func commits(body []byte, status byte) bool {
 	if bytes.HasPrefix(tag, []byte("COMMIT")) || string(tag) == "PREPARE TRANSACTION" {
 		return true
 	}
-	if status != 'I' {
+	if status != 'I' || string(tag) == "ROLLBACK" {
 		return false
 	}
 	word, _, _ := bytes.Cut(tag, []byte(" "))

@@ -178,6 +178,28 @@ func TestASuccessAfterACancelWaitsForOneMoreCommit(t *testing.T) {
 	}
 }
 
+// TestACancelBehindARollbackIsNoDoubt: what was undone was not committed.
+func TestACancelBehindARollbackIsNoDoubt(t *testing.T) {
+	o, _, p := pg(t)
+	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	defer direct.Close(context.Background())
+	h := open(t, Transaction, p, nil)
+	c := h.connect()
+	exec(t, c, "BEGIN; SAVEPOINT s")
+	got := make(chan error, 1)
+	go func() { _, err := tryText(c, "ROLLBACK TO s; SELECT pg_sleep(60)"); got <- err }()
+	waitEvent(t, direct, "PgSleep")
+	pgtest.Must(t, c.PgConn().CancelRequest(context.Background()))
+	if err := <-got; code(err) != "57014" {
+		t.Errorf("%v", err)
+	}
+	exec(t, c, "ROLLBACK")
+	if got := text(t, c, "SELECT 5"); got != "5" {
+		t.Errorf("afterwards: %q", got)
+	}
+}
+
 func TestACancelledStatementFails(t *testing.T) {
 	o, _, p := pg(t)
 	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))

@@ -336,6 +336,7 @@ func (c *client) forward(part []byte) error {
 
 // send enters and sends as many messages as there are in b. The server is locked, and is unlocked.
 func (c *client) send(s *server, b []byte) (want int, err error) {
+	s.stopped = false // what it has sent may have to wait, and that is no fault of its own
 	if err := c.await(s, s.cancelled.unclear); err != nil {
 		s.mu.Unlock()
 		return 0, err

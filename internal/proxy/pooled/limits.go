@@ -97,6 +97,9 @@ func (s *server) look(now time.Time) {
 	// Replies to what was flushed come without a turn, as does the word that the server wants COPY data; and what is being sent is owed a
 	// reply before it counts.
 	l, moved, waits, pauses := &s.looked, uint64(s.sent.Load())+s.turns<<40, s.awaited(), s.paused()
+	if s.stopped && s.client != nil {
+		moved += s.client.turns.Load() // what comes of a message that has to be whole
+	}
 	if s.client == nil || l.since.IsZero() || moved != l.moved || waits != l.waits || pauses != l.pauses {
 		l.moved, l.waits, l.pauses, l.since = moved, waits, pauses, now
 	}

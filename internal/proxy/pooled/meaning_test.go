@@ -127,12 +127,22 @@ func TestValuesAreInTheClientsEncoding(t *testing.T) {
 	if got := play(a, query("SET TimeZone = '<\xe9>5'")); strings.Contains(got, "E(") {
 		t.Fatal(got)
 	}
-	for range 2 {
-		b.send(query("SHOW TimeZone"))
-		b.until('Z')
-		a.send(query("SHOW TimeZone"))
-		a.rows("<\xe9>5")
+	comesAlong := func() {
+		t.Helper()
+		for range 2 {
+			b.send(query("SHOW TimeZone"))
+			b.until('Z')
+			a.send(query("SHOW TimeZone"))
+			a.rows("<\xe9>5")
+		}
 	}
+	comesAlong()
+	// It was reported in the encoding of then.
+	play(a, query("SET client_encoding = 'UTF8'"))
+	play(a, query("SET TimeZone = 'UTC'"))
+	play(a, query("SET TimeZone = '<\xc3\xa9>5'"))
+	play(a, query("SET client_encoding = 'LATIN1'"))
+	comesAlong()
 }
 
 // TestStatementsAreKeptBehindBegin: drivers send BEGIN and the first statement of a transaction at once.

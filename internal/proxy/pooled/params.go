@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 	"unique"
 
 	"github.com/havenha/haven/internal/pgwire"
@@ -198,7 +199,7 @@ func (t tracked) change(from, to params) string {
 	return t.statement(wishes, values[0])
 }
 
-// statement grants wishes, whose values are in that encoding: servers report settings in the client's.
+// statement grants wishes of a client with that encoding, in which servers report settings.
 func (t tracked) statement(wishes []wish, encoding string) string {
 	var b strings.Builder
 	b.WriteString("SELECT ")
@@ -211,13 +212,14 @@ func (t tracked) statement(wishes []wish, encoding string) string {
 	return b.String()
 }
 
-// literal is a text in that encoding as SQL. What is not plain ASCII goes as hexadecimal digits, so that neither the encoding of the session
-// nor standard_conforming_strings can give it another meaning.
+// literal is a text as SQL. What is not plain ASCII goes as hexadecimal digits, so that neither the encoding of the session
+// nor standard_conforming_strings can give it another meaning. It is taken for UTF-8 if it can be: in that encoding of the client it may
+// have been reported, or in another one before.
 func literal(v, encoding string) string {
 	if quotable(v) {
 		return "'" + v + "'"
 	}
-	if encoding == "" || !quotable(encoding) {
+	if encoding == "" || !quotable(encoding) || utf8.ValidString(v) {
 		encoding = "UTF8"
 	}
 	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(v)) + "', 'hex'), '" + encoding + "')"

@@ -104,7 +104,7 @@ func (pr *prepared) behind(name []byte, s *server) *statement {
 	if len(name) > 0 {
 		of = pr.portals[cutName(name)]
 	}
-	if of.batch != s.statements.batch && s.x.Owes() {
+	if of.batch != s.statements.batch && s.x.Ends() {
 		return nil
 	}
 	return of.statement

@@ -519,7 +519,7 @@ func (s *server) tag(body []byte, e entry, rows bool) {
 // ANALYZE or CALL, which are done by then (PORTAL_UTIL_SELECT in pquery.c of PostgreSQL).
 func (s *server) suspend(st *statement) {
 	switch {
-	case st == nil: // nobody knows whose the portal is
+	case st == nil, len(s.suspended) >= maxPortals: // nobody knows whose the portal is, or there are too many
 		s.dirty = true
 	case !st.clean && !slices.Contains(s.suspended, st):
 		st.left = true

@@ -353,14 +353,23 @@ func (r *raw) next() (kind byte, body []byte, err error) {
 // until reads up to a message of that type, and returns the types of all, and the body of the last.
 func (r *raw) until(last byte) (kinds string, body []byte) {
 	r.t.Helper()
+	kinds, body, err := r.read(last)
+	if err != nil {
+		r.t.Fatalf("after %q: %v", kinds, err)
+	}
+	return kinds, body
+}
+
+// read is until for other goroutines than the test's own.
+func (r *raw) read(last byte) (kinds string, body []byte, err error) {
 	for {
 		kind, body, err := r.next()
 		if err != nil {
-			r.t.Fatalf("after %q: %v", kinds, err)
+			return kinds, nil, err
 		}
 		kinds += string(kind)
 		if kind == last {
-			return kinds, body
+			return kinds, body, nil
 		}
 	}
 }
