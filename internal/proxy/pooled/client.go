@@ -140,7 +140,7 @@ func (c *client) try(wishes []wish) (trial, error) {
 			err = s.own(c.door.tracked.change(has, t.base))
 		}
 		if err == nil && len(wishes) > 0 {
-			err = s.own(c.door.tracked.statement(wishes, ""))
+			err = s.own(c.door.tracked.statement(wishes))
 		}
 		t.got = s.values()
 		switch {
@@ -162,7 +162,7 @@ func (c *client) hello(welcome []pgwire.Param) error {
 	values := strings.Split(c.params.Value(), between)
 	for _, p := range welcome {
 		if i := c.door.tracked.at(p.Name); i >= 0 {
-			p.Value = values[i]
+			p.Value, _ = decoded(values[i])
 		}
 		out = pgwire.AppendParameterStatus(out, p.Name, p.Value)
 	}

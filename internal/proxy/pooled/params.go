@@ -46,7 +46,32 @@ func (t tracked) of(reported []pgwire.Param) params {
 			values[i] = p.Value
 		}
 	}
+	for i, v := range values {
+		values[i] = encoded(v, values[0])
+	}
 	return unique.Make(strings.Join(values, between))
+}
+
+// inEncoding is between a value that is not ASCII and the encoding in which it was reported: that of the client at that time.
+const inEncoding = "\x01"
+
+func encoded(v, encoding string) string {
+	if ascii(v) {
+		return v
+	}
+	return v + inEncoding + encoding
+}
+
+// decoded takes apart what encoded has made.
+func decoded(v string) (value, encoding string) {
+	if i := strings.LastIndex(v, inEncoding); i >= 0 && !ascii(v) {
+		return v[:i], v[i+len(inEncoding):]
+	}
+	return v, ""
+}
+
+func ascii(v string) bool {
+	return strings.IndexFunc(v, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
 // with is p with one value changed.
@@ -60,7 +85,10 @@ func (t tracked) with(p params, at int, value string) params {
 }
 
 // value is one of p's.
-func (t tracked) value(p params, at int) string { return strings.Split(p.Value(), between)[at] }
+func (t tracked) value(p params, at int) string {
+	v, _ := decoded(strings.Split(p.Value(), between)[at])
+	return v
+}
 
 // meaning are the values that say what a text means, such as TimeZone: all but application_name.
 func (t tracked) meaning(p params) string {
@@ -110,7 +138,7 @@ func (d *Door) wishes(given []pgwire.Param) ([]wish, *pgwire.Error) {
 func called(wishes []wish) (others []wish, name *string) {
 	for _, w := range wishes {
 		if w.at != nameless {
-			others = append(others, w)
+			others = append(others, wish{w.at, encoded(w.value, "UTF8")})
 			continue
 		}
 		clean := []byte(w.value[:min(len(w.value), maxAppName)])
@@ -196,30 +224,29 @@ func (t tracked) change(from, to params) string {
 			wishes = append(wishes, wish{i, v})
 		}
 	}
-	return t.statement(wishes, values[0])
+	return t.statement(wishes)
 }
 
-// statement grants wishes of a client with that encoding, in which servers report settings.
-func (t tracked) statement(wishes []wish, encoding string) string {
+func (t tracked) statement(wishes []wish) string {
 	var b strings.Builder
 	b.WriteString("SELECT ")
 	for i, w := range wishes {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "pg_catalog.set_config(%s, %s, false)", literal(t[w.at], encoding), literal(w.value, encoding))
+		fmt.Fprintf(&b, "pg_catalog.set_config(%s, %s, false)", literal(t[w.at]), literal(w.value))
 	}
 	return b.String()
 }
 
-// literal is a text as SQL. What is not plain ASCII goes as hexadecimal digits, so that neither the encoding of the session
-// nor standard_conforming_strings can give it another meaning. It is taken for UTF-8 if it can be: in that encoding of the client it may
-// have been reported, or in another one before.
-func literal(v, encoding string) string {
+// literal is a value as SQL. What is not plain ASCII goes as hexadecimal digits, so that neither the encoding of the session
+// nor standard_conforming_strings can give it another meaning.
+func literal(v string) string {
 	if quotable(v) {
 		return "'" + v + "'"
 	}
-	if encoding == "" || !quotable(encoding) || utf8.ValidString(v) {
+	v, encoding := decoded(v)
+	if encoding == "" || !quotable(encoding) {
 		encoding = "UTF8"
 	}
 	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(v)) + "', 'hex'), '" + encoding + "')"

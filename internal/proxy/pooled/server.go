@@ -442,7 +442,7 @@ func (s *server) parameter(body []byte) {
 	if i < 0 {
 		return
 	}
-	s.params = s.door.tracked.with(s.params, i, string(value))
+	s.params = s.door.tracked.with(s.params, i, encoded(string(value), s.door.tracked.value(s.params, 0)))
 	if s.client != nil && s.task == nil {
 		s.client.params = s.params
 		if i != nameless {
