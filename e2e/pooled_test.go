@@ -122,6 +122,9 @@ func judgePooled(t *testing.T, r check.Report) {
 		if f.Fault.Name == postmasterKilled {
 			most = pooledServers
 		}
+		if !slices.ContainsFunc(f.Series, func(s check.Series) bool { return s.Kind == check.AnyWrite }) {
+			t.Errorf("nothing was written after %s of %s", f.Fault.Name, f.Fault.Target)
+		}
 		n := failures(f.Series)
 		if outside -= n; n > most {
 			t.Errorf("%s of %s cost %d errors: %+v", f.Fault.Name, f.Fault.Target, n, f.Series)

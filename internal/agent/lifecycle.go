@@ -432,9 +432,6 @@ func (a *Agent) rewind(ctx context.Context, in input, e *effects) error {
 	}
 	e.note("rewinding to the history of %s", up.Name)
 	if err := a.server.Rewind(ctx, *up); err != nil {
-		if errors.Is(err, postgres.ErrNoAnswer) || errors.Is(err, postgres.ErrNoCheckpoint) {
-			return unbegun{err}
-		}
 		return err
 	}
 	if err := a.removeMark(); err != nil {

@@ -178,7 +178,8 @@ func (e unbegun) Unwrap() error { return e.error }
 
 func nothingDone(err error) bool {
 	var e unbegun
-	return errors.As(err, &e) || errors.Is(err, dcs.ErrConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errMayBeFounded)
+	return errors.As(err, &e) || errors.Is(err, dcs.ErrConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errMayBeFounded) ||
+		errors.Is(err, postgres.ErrNoAnswer) || errors.Is(err, postgres.ErrNoCheckpoint)
 }
 
 func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {

@@ -15,7 +15,7 @@ import (
 
 // terms are those on which a pooled listener lends, as the configuration says.
 func terms(l *listener, p *config.Proxy, c config.Listener) (pooled.Terms, error) {
-	accept, server, err := login.Read(login.Options{Auth: p.Auth, TLS: p.TLS, ServerTLS: p.ServerTLS, Cluster: &pool{l}, HostOf: hostOf, ConnectTimeout: c.ConnectTimeout})
+	accept, server, err := login.Read(login.Options{Proxy: p, Cluster: &pool{l}, HostOf: hostOf, ConnectTimeout: c.ConnectTimeout})
 	if err != nil {
 		return pooled.Terms{}, err
 	}

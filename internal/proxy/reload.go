@@ -81,7 +81,7 @@ func (p *Proxy) reloadListeners(c *config.Proxy) error {
 func possible(under *config.Proxy, c config.Listener) error {
 	err := listen.Check(c.Listen, listen.Unix{Group: c.SocketGroup})
 	if c.Pooled() {
-		_, _, unread := login.Read(login.Options{Auth: under.Auth, TLS: under.TLS, ServerTLS: under.ServerTLS})
+		_, _, unread := login.Read(login.Options{Proxy: under})
 		err = errors.Join(err, unread)
 	}
 	if err != nil {

@@ -17,9 +17,7 @@ import (
 
 // Options are what a listener lets clients in by.
 type Options struct {
-	Auth config.ProxyAuth
-	// TLS is what clients are shown and have to show, ServerTLS what servers are shown and have to show.
-	TLS, ServerTLS config.TLS
+	Proxy *config.Proxy
 	// Cluster is asked for secrets that no file has.
 	Cluster pooled.Cluster
 	// HostOf names the host of a server, for the verification of its certificate.
@@ -30,7 +28,7 @@ type Options struct {
 
 // Read reads all files that the configuration names. An error names the key; then there are no options.
 func Read(o Options) (accept pgwire.AcceptOptions, server pgwire.LoginOptions, err error) {
-	if server, err = serverTLS(o.Auth, o.ServerTLS); err != nil {
+	if server, err = serverTLS(o.Proxy.Auth, o.Proxy.ServerTLS); err != nil {
 		return accept, server, err
 	}
 	accept, err = acceptOptions(o, server)
@@ -38,7 +36,7 @@ func Read(o Options) (accept pgwire.AcceptOptions, server pgwire.LoginOptions, e
 }
 
 func acceptOptions(in Options, server pgwire.LoginOptions) (pgwire.AcceptOptions, error) {
-	a := in.Auth
+	a := in.Proxy.Auth
 	o := pgwire.AcceptOptions{SSLMode: pgwire.SSLMode(a.ClientMode)}
 	var auth pgwire.AuthOptions
 	var err error
@@ -59,7 +57,7 @@ func acceptOptions(in Options, server pgwire.LoginOptions) (pgwire.AcceptOptions
 	if o.Auth, err = pgwire.NewAuthenticator(auth); err != nil {
 		return o, err
 	}
-	if o.TLS, err = clientTLS(a, in.TLS); err != nil {
+	if o.TLS, err = clientTLS(a, in.Proxy.TLS); err != nil {
 		return o, err
 	}
 	err = o.Validate()
@@ -68,7 +66,7 @@ func acceptOptions(in Options, server pgwire.LoginOptions) (pgwire.AcceptOptions
 
 // secrets are those of the file, then those that the server knows.
 func secrets(o Options, server pgwire.LoginOptions) (pgwire.Secrets, error) {
-	a := o.Auth
+	a := o.Proxy.Auth
 	if a.File == "" {
 		return noSecrets{}, nil
 	}

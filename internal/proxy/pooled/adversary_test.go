@@ -348,9 +348,7 @@ func (w *worker) rawPipeline(context.Context) error {
 // TestEveryAnswerIsTheAskersOwn has many clients do all they can at once on few servers.
 func TestEveryAnswerIsTheAskersOwn(t *testing.T) {
 	o, _, p := pg(t)
-	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
+	direct := atServer(t, o)
 	exec(t, direct, "CREATE TABLE t (id int, v text)")
 	for _, mode := range []string{Transaction, Session} {
 		t.Run(mode, func(t *testing.T) {

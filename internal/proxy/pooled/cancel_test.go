@@ -51,9 +51,7 @@ func untilItWaits(t *testing.T, direct *pgx.Conn, commit func() error) <-chan er
 // and asks to cancel it: PostgreSQL would report success.
 func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
 	o, _, p := pg(t)
-	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
+	direct := atServer(t, o)
 	exec(t, direct, "CREATE TABLE t (i int)")
 	exec(t, direct, "ALTER ROLE postgres SET client_min_messages = 'error'") // for sessions to come
 	for _, c := range []struct{ name, sql string }{
@@ -94,14 +92,10 @@ func TestNoCancelReachesACommitThatWaitsForAStandby(t *testing.T) {
 // TestWhatMakesSureWaitsInAnyCase: a session that does not wait for standbys may have had a transaction that did.
 func TestWhatMakesSureWaitsInAnyCase(t *testing.T) {
 	o, _, _ := pg(t)
-	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
+	direct := atServer(t, o)
 	for _, waits := range []string{"off", "local", "on", "remote_apply"} {
 		t.Run(waits, func(t *testing.T) {
-			c, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-			pgtest.Must(t, err)
-			defer c.Close(context.Background())
+			c := atServer(t, o)
 			exec(t, c, "SET synchronous_commit = "+waits)
 			standbys(t, direct, "nobody")
 			got := untilItWaits(t, direct, func() error { _, err := tryText(c, sure); return err })
@@ -139,13 +133,10 @@ func catching(then string) string {
 // what waits for the standby is the commit that makes sure.
 func TestASuccessAfterACancelWaitsForOneMoreCommit(t *testing.T) {
 	o, _, p := pg(t)
-	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
+	direct := atServer(t, o)
 	exec(t, direct, "CREATE TABLE t (i int)")
 	standbys(t, direct, "nobody")
-	first, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
+	first := atServer(t, o)
 	ended := untilItWaits(t, direct, func() error { _, err := tryText(first, sure); return err })
 	text(t, direct, fmt.Sprintf("SELECT pg_terminate_backend(%d)", first.PgConn().PID()))
 	<-ended
@@ -178,44 +169,29 @@ func TestASuccessAfterACancelWaitsForOneMoreCommit(t *testing.T) {
 	}
 }
 
-// TestACancelBehindARollbackIsNoDoubt: what was undone was not committed.
-func TestACancelBehindARollbackIsNoDoubt(t *testing.T) {
-	o, _, p := pg(t)
-	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
-	h := open(t, Transaction, p, nil)
-	c := h.connect()
-	exec(t, c, "BEGIN; SAVEPOINT s")
-	got := make(chan error, 1)
-	go func() { _, err := tryText(c, "ROLLBACK TO s; SELECT pg_sleep(60)"); got <- err }()
-	waitEvent(t, direct, "PgSleep")
-	pgtest.Must(t, c.PgConn().CancelRequest(context.Background()))
-	if err := <-got; code(err) != "57014" {
-		t.Errorf("%v", err)
-	}
-	exec(t, c, "ROLLBACK")
-	if got := text(t, c, "SELECT 5"); got != "5" {
-		t.Errorf("afterwards: %q", got)
-	}
-}
-
+// TestACancelledStatementFails, and what was undone before it in the same message is no commit in doubt.
 func TestACancelledStatementFails(t *testing.T) {
 	o, _, p := pg(t)
-	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
+	direct := atServer(t, o)
 	h := open(t, Transaction, p, nil)
-	c := h.connect()
-	got := make(chan error, 1)
-	go func() { _, err := tryText(c, "SELECT pg_sleep(60)"); got <- err }()
-	waitEvent(t, direct, "PgSleep")
-	pgtest.Must(t, c.PgConn().CancelRequest(context.Background()))
-	if err := <-got; code(err) != "57014" {
-		t.Errorf("%v", err)
-	}
-	if got := text(t, c, "SELECT 5"); got != "5" {
-		t.Errorf("afterwards: %q", got)
+	for name, tt := range map[string]struct{ before, sql, after string }{
+		"by itself": {"", "SELECT pg_sleep(60)", ""}, "behind a rollback": {"BEGIN; SAVEPOINT s", "ROLLBACK TO s; SELECT pg_sleep(60)", "ROLLBACK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := h.connect()
+			exec(t, c, tt.before)
+			got := make(chan error, 1)
+			go func() { _, err := tryText(c, tt.sql); got <- err }()
+			waitEvent(t, direct, "PgSleep")
+			pgtest.Must(t, c.PgConn().CancelRequest(context.Background()))
+			if err := <-got; code(err) != "57014" {
+				t.Errorf("%v", err)
+			}
+			exec(t, c, tt.after)
+			if got := text(t, c, "SELECT 5"); got != "5" {
+				t.Errorf("afterwards: %q", got)
+			}
+		})
 	}
 }
 
@@ -229,9 +205,7 @@ func TestASuccessAfterACancelInRecovery(t *testing.T) {
 	_, err = i.Start(ctx, pgtest.Settings())
 	pgtest.Must(t, err)
 	p.replica = true
-	direct, err := pgx.Connect(ctx, pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
+	direct := atServer(t, o)
 	h := open(t, Transaction, p, nil)
 	r := h.raw()
 	r.send(query(catching("NULL")))

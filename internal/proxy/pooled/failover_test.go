@@ -96,9 +96,7 @@ func TestNoServerWithinHoldTimeout(t *testing.T) {
 
 func TestALostServerIsToldForWhatItIs(t *testing.T) {
 	o, _, p := pg(t)
-	direct, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(context.Background())
+	direct := atServer(t, o)
 	h := open(t, Transaction, p, nil)
 	end := func(pid string) { text(t, direct, "SELECT pg_terminate_backend("+pid+")") }
 
@@ -313,7 +311,6 @@ func TestNobodyIsToldThatAServerIsReadOnly(t *testing.T) {
 		clients = append(clients, h.connect())
 	}
 	exec(t, clients[0], "CREATE TABLE w (n int)")
-	ctx := pgtest.Context(t)
 	pgtest.BackInRecovery(t, i)
 	p.admit(fmt.Sprintf("127.0.0.1:%d", o.Port))
 	var writing sync.WaitGroup
@@ -326,9 +323,7 @@ func TestNobodyIsToldThatAServerIsReadOnly(t *testing.T) {
 		}
 		return nil
 	})
-	direct, err := pgx.Connect(ctx, pgtest.ConnString(o, "postgres"))
-	pgtest.Must(t, err)
-	defer direct.Close(ctx)
+	direct := atServer(t, o)
 	exec(t, direct, "SELECT pg_promote()")
 	writing.Wait()
 	if got := text(t, direct, "SELECT count(*) FROM w"); got != fmt.Sprint(len(clients)) {

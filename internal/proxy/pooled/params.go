@@ -74,9 +74,10 @@ func ascii(v string) bool {
 	return strings.IndexFunc(v, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
 }
 
-// with is p with one value changed.
+// with is p with one value changed, which was reported in the encoding of p.
 func (t tracked) with(p params, at int, value string) params {
 	values := strings.Split(p.Value(), between)
+	value = encoded(value, values[0])
 	if values[at] == value {
 		return p
 	}

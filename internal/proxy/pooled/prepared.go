@@ -3,6 +3,7 @@ package pooled
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"unique"
 
@@ -19,7 +20,6 @@ type statement struct {
 	twice   bool   // stands for a Parse under a name that is taken
 	rows    bool   // it is known to return rows
 	clean   bool   // it is known to leave nothing behind its transaction
-	left    bool   // a portal of it was left before its end
 	made    bool   // the client was told that it is there
 	of      params // the settings by which it has its name
 	batch   uint64 // in which it was given its name
@@ -138,10 +138,10 @@ func (pr *prepared) replace(body []byte) {
 	pr.body = append(pr.body[:0], body...)
 }
 
-// another makes the unnamed statement another one. The one before is used again, unless a reply may still be about it (owes), a named
-// portal is its, or one was left; that the unnamed portal is, is not known any more.
-func (pr *prepared) another(owes bool) {
-	if pr.current == nil || owes || pr.current.left || pr.held(pr.current) {
+// another makes the unnamed statement another one. The one before is used again, unless the server may still have something to do with it, or a
+// named portal is its; that the unnamed portal is, is not known any more.
+func (pr *prepared) another(s *server) {
+	if pr.current == nil || s.x.Owes() || slices.Contains(s.suspended, pr.current) || pr.held(pr.current) {
 		pr.current = &statement{unnamed: true}
 		return
 	}
@@ -445,7 +445,7 @@ func (c *client) parse(s *server, p *parcel, i int, m []byte, size int, name []b
 			pr.replace(body)
 		}
 		s.statements.leave(pr.number)
-		pr.another(s.x.Owes())
+		pr.another(s)
 		s.x.Extended(entry{Kind: 'P', Note: pr.current})
 	case old != nil: // the server shall say that the name is taken
 		replaced := size

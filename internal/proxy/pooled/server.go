@@ -442,7 +442,7 @@ func (s *server) parameter(body []byte) {
 	if i < 0 {
 		return
 	}
-	s.params = s.door.tracked.with(s.params, i, encoded(string(value), s.door.tracked.value(s.params, 0)))
+	s.params = s.door.tracked.with(s.params, i, string(value))
 	if s.client != nil && s.task == nil {
 		s.client.params = s.params
 		if i != nameless {
@@ -522,7 +522,6 @@ func (s *server) suspend(st *statement) {
 	case st == nil, len(s.suspended) >= maxPortals: // nobody knows whose the portal is, or there are too many
 		s.dirty = true
 	case !st.clean && !slices.Contains(s.suspended, st):
-		st.left = true
 		s.suspended = append(s.suspended, st)
 	}
 }

@@ -17,8 +17,7 @@ type strangers struct {
 	all list.List // of net.Conn, the oldest first
 }
 
-// come notes one that wants to be one of so many clients; the result is called when it has proved who it is, or has gone; more than once does
-// no harm.
+// come notes one that wants to be one of so many clients; the result is called when it has proved who it is, or has gone.
 func (s *strangers) come(conn net.Conn, clients int) (known func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -250,6 +250,15 @@ func (h *house) connect(more ...string) *pgx.Conn {
 	return c
 }
 
+// atServer is a session of the server itself, past the pooler.
+func atServer(t testing.TB, o postgres.Options) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(context.Background(), pgtest.ConnString(o, "postgres"))
+	pgtest.Must(t, err)
+	t.Cleanup(func() { c.Close(context.Background()) })
+	return c
+}
+
 func exec(t testing.TB, c *pgx.Conn, sql string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
