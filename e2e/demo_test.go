@@ -117,6 +117,21 @@ func TestDemoLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+// TestDemoInAClosedDirectory: root's demo runs as postgres, who may not be let through to where root wants it.
+func TestDemoInAClosedDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root starts nodes as another user")
+	}
+	dir := filepath.Join(t.TempDir(), "try") // of root alone: t.TempDir's parent
+	r := startDemo(t, "--dir", dir)
+	err := <-r.end
+	contains(t, r.text(), "db1 could not be started: the user postgres may not enter "+dir)
+	if err == nil {
+		t.Error("the demo ended as if all were well")
+	}
+	r.leavesNothing()
+}
+
 // TestDemoShowsAFailover runs the demo's own failover, in each mode of replication that has one.
 func TestDemoShowsAFailover(t *testing.T) {
 	for _, mode := range []string{"on", "quorum"} {

@@ -176,9 +176,10 @@ type unbegun struct{ error }
 
 func (e unbegun) Unwrap() error { return e.error }
 
-func nothingDone(err error) bool {
+// nothingDone tells whether an action failed before it had changed data, or a server that was only to be started had read them.
+func nothingDone(kind ha.Kind, err error) bool {
 	var e unbegun
-	return errors.As(err, &e) || errors.Is(err, dcs.ErrConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errMayBeFounded) ||
+	return errors.As(err, &e) || kind == ha.Start && errors.Is(err, postgres.ErrUnread) || errors.Is(err, dcs.ErrConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errMayBeFounded) ||
 		errors.Is(err, postgres.ErrNoAnswer) || errors.Is(err, postgres.ErrNoCheckpoint)
 }
 
@@ -199,7 +200,7 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 		a.keep.kept = nil
 	}
 	if r.err != nil {
-		st.outcome.Error, st.outcome.Unbegun = r.err.Error(), nothingDone(r.err)
+		st.outcome.Error, st.outcome.Unbegun = r.err.Error(), nothingDone(r.kind, r.err)
 		a.log.Warn("action failed", "action", r.kind, "error", r.err)
 		if st.outcome.Unbegun {
 			r.effects.notes = nil // it is tried again and again

@@ -3,8 +3,10 @@ package demo
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,13 +44,14 @@ func Keep(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("read the plan: %w", err)
 	}
 	k := &keeper{plan: p, out: out, nodes: map[string]*exec.Cmd{}}
+	hurry := make(chan struct{})
 	for _, name := range p.Nodes {
 		if err := k.run(name); err != nil {
-			fmt.Fprintf(out, "%s could not be started: %v\n", name, err)
-			break
+			close(hurry)
+			k.end(hurry)
+			return errors.Join(fmt.Errorf("%s could not be started: %w", name, err), k.clean())
 		}
 	}
-	hurry := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -100,6 +103,9 @@ func (k *keeper) run(name string) error {
 		c.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.UID), Gid: uint32(a.GID)}
 	}
 	if err := c.Start(); err != nil {
+		if k.plan.Account != nil && errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("the user postgres may not enter %s: let it through all directories on the way (chmod o+x), or choose another with --dir (%w)", k.plan.Dir, err)
+		}
 		return err
 	}
 	k.mu.Lock()

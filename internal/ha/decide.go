@@ -86,12 +86,7 @@ func (m *Memory) noteOutcome(v View) {
 	}
 	switch o.Kind {
 	case Start:
-		if failed {
-			m.StartFailures++
-		} else {
-			m.StartFailures = 0
-		}
-		m.retryAfter(v, failed)
+		m.noteStart(v, failed, o.Unbegun)
 	case Clone, Unclaim, Follow, CompareTo, Kill, Repair, Open, SetSync, Resume, Acquire, Release, StopFast, DropAsk:
 		m.retryAfter(v, failed)
 	case Bootstrap:
@@ -131,6 +126,28 @@ func (m *Memory) noteOutcome(v View) {
 	case HandOver:
 		m.retryAfter(v, failed)
 	}
+}
+
+// unreadRetry is how often a server is started that ends before it comes to its data: a person has to mend that, or somebody has
+// to leave its port.
+const unreadRetry = 5 * time.Second
+
+func (m *Memory) noteStart(v View, failed, unread bool) {
+	m.retryAfter(v, failed)
+	if !failed {
+		m.StartFailures, m.StartUnread = 0, false
+		return
+	}
+	m.StartFailures++
+	m.StartUnread = unread
+	if unread && m.StartFailures >= maxStartFailures { // guard: unread-retry@1,2
+		m.Retry = v.Now.Add(unreadRetry)
+	}
+}
+
+// dataAtFault tells that the server was started in vain so often that its data must be to blame, and that it read them.
+func (m *Memory) dataAtFault() bool {
+	return m.StartFailures >= maxStartFailures && !m.StartUnread // guard: data-at-fault@2
 }
 
 // retryAfter makes an action that failed wait a second before anything is tried again.

@@ -55,7 +55,7 @@ func followWithoutServer(v View, m *Memory, l *cluster.Leader) Decision {
 	if m.StartFailures >= maxStartFailures && v.Server.Room.Full() { // guard: start-full@2
 		return startFull(v, m, l)
 	}
-	if m.StartFailures >= maxStartFailures { // guard: start-gives-up
+	if m.dataAtFault() { // guard: start-gives-up
 		return rejoin(v, m, l)
 	}
 	return act(Action{Kind: Start, Member: whom(v, m, l)}, ReasonStartStandby, "starting as a secondary")
@@ -76,7 +76,7 @@ func compareFirst(v View, l *cluster.Leader) (Decision, bool) {
 // the old data is moved aside first, never deleted.
 func rejoin(v View, m *Memory, l *cluster.Leader) Decision {
 	twin := v.Compare != nil && v.Compare.Twin
-	if v.Policy.UseRewind && m.RewindFailed != l.ModRev && m.StartFailures < maxStartFailures && !twin { // guard: rewind@1,2,3,4
+	if v.Policy.UseRewind && m.RewindFailed != l.ModRev && !m.dataAtFault() && !twin { // guard: rewind@1,2,3,4
 		if c, ok := v.Store.Member(l.Name); ok && !c.Checkpoint { // guard: rewind-checkpoint@2
 			return again(wait(v, ReasonNotPromotedYet, "Waiting for checkpoint on %s before rewind", l.Name), time.Second)
 		}

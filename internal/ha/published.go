@@ -23,10 +23,10 @@ func (s Server) Published(running Kind, leads bool, startFailures int) (cluster.
 		return cluster.StateRunning, role
 	case s.Process == ProcessUp:
 		return cluster.StateStarting, role
+	case startFailures > 0: // that it ended is its crash, too
+		return cluster.StateStartFailed, role
 	case s.Crash != nil:
 		return cluster.StateCrashed, role
-	case startFailures > 0:
-		return cluster.StateStartFailed, role
 	}
 	return cluster.StateStopped, role
 }

@@ -324,7 +324,7 @@ type Outcome struct {
 	Error string `json:"error,omitempty"`
 	// Request is that of the action.
 	Request int64 `json:"request,omitempty"`
-	// Unbegun: it failed before it had changed any data that are kept, because another member was faster, or the store or the upstream could
-	// not be asked: so it says nothing against trying again.
+	// Unbegun: it failed before it had changed, or a server had read, any data that are kept, because another member was faster, or the store
+	// or the upstream could not be asked, or a port is taken: so it says nothing against these data, nor against trying again.
 	Unbegun bool `json:"unbegun,omitempty"`
 }

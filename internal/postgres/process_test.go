@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -324,5 +327,42 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 	_, err = a.Start(ctx, s)
 	if err == nil || !strings.Contains(err.Error(), "shared_buffers") {
 		t.Errorf("the error does not name the parameter: %v", err)
+	}
+	if !errors.Is(err, postgres.ErrUnread) {
+		t.Errorf("a wrong parameter is blamed on the data: %v", err)
+	}
+}
+
+// TestStartTellsWhetherItReadTheData: a port that is taken says nothing against the data, a lost segment of WAL does. Each is tried
+// after a start that went well, too, of which the server's file of options is left.
+func TestStartTellsWhetherItReadTheData(t *testing.T) {
+	o := pgtest.Options(t, "a")
+	a := pgtest.New(t, o)
+	ctx := pgtest.Context(t)
+	pgtest.Init(t, a, o)
+	s := pgtest.Settings()
+	_, err := a.Configure(s, nil, false)
+	pgtest.Must(t, err)
+	unread := func(when string) {
+		t.Helper()
+		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", o.Port))
+		pgtest.Must(t, err)
+		defer l.Close()
+		if _, err := a.Start(ctx, s); !errors.Is(err, postgres.ErrUnread) || !strings.Contains(err.Error(), strconv.Itoa(o.Port)) {
+			t.Errorf("%s, a port that is taken: %v", when, err)
+		}
+	}
+	unread("never started")
+	_, err = a.Start(ctx, s)
+	pgtest.Must(t, err)
+	pgtest.Must(t, a.Stop(ctx, postgres.StopFast, nil))
+	unread("started before")
+	segments, err := filepath.Glob(filepath.Join(o.DataDir, "pg_wal", "0*"))
+	pgtest.Must(t, err)
+	for _, segment := range segments {
+		pgtest.Must(t, os.Remove(segment))
+	}
+	if _, err = a.Start(ctx, s); err == nil || errors.Is(err, postgres.ErrUnread) {
+		t.Errorf("without its WAL: %v", err)
 	}
 }

@@ -46,12 +46,12 @@ func (i *Instance) start(ctx context.Context, s Settings, armed bool) (*Server, 
 	if disk.StandbySignal || disk.Copy || exists(i.path("recovery.signal")) {
 		raised = raisedForStandby(s, disk.Control)
 	}
-	server, from, err := i.launch(i.arguments(s, raised), armed)
+	server, was, err := i.launch(i.arguments(s, raised), armed)
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	i.log.Info("server started", "pid", server.pid, "standby", disk.StandbySignal)
-	return server, i.awaitReady(ctx, server, from)
+	return server, i.awaitReady(ctx, server, was)
 }
 
 func (i *Instance) checkStartable(d Disk) error {
@@ -79,20 +79,27 @@ func (i *Instance) mayStart() error {
 	return i.clearZombieLocks()
 }
 
-// launch starts the process and its watcher; from is where its part of the log begins.
-func (i *Instance) launch(args []string, armed bool) (server *Server, from int64, err error) {
+// before is what stood before a server was started, by which it is known what that one did.
+type before struct {
+	log  int64     // where its part of the log begins
+	opts time.Time // when postmaster.opts was written; zero: it was not there
+}
+
+// launch starts the process and its watcher.
+func (i *Instance) launch(args []string, armed bool) (server *Server, was before, err error) {
 	out, err := i.openLog()
 	if err != nil {
-		return nil, 0, err
+		return nil, was, err
 	}
 	defer out.Close()
-	from, err = out.Seek(0, io.SeekEnd)
+	was.opts = i.optsWritten()
+	was.log, err = out.Seek(0, io.SeekEnd)
 	if err != nil {
-		return nil, 0, err
+		return nil, was, err
 	}
 	if i.launcher != nil {
-		server, err = i.launchByOther(args, from, armed)
-		return server, from, err
+		server, err = i.launchByOther(args, was, armed)
+		return server, was, err
 	}
 	// Not exec.CommandContext: the server outlives every context, and us.
 	cmd := exec.Command(i.bin("postgres"), args...)
@@ -101,7 +108,7 @@ func (i *Instance) launch(args []string, armed bool) (server *Server, from int64
 	cmd.Env = i.environment(i.grandparent()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: i.credential()}
 	if err := cmd.Start(); err != nil {
-		return nil, 0, err
+		return nil, was, err
 	}
 	reap := func() string {
 		_ = cmd.Wait()
@@ -109,15 +116,34 @@ func (i *Instance) launch(args []string, armed bool) (server *Server, from int64
 	}
 	server, err = newServer(cmd.Process.Pid, reap, false, time.Now())
 	if err != nil {
-		return nil, 0, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		return nil, was, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	i.setServer(server)
-	return server, from, nil
+	return server, was, nil
+}
+
+// optsWritten is when the last server that was started here wrote postmaster.opts; zero: there is none.
+func (i *Instance) optsWritten() time.Time {
+	info, err := os.Stat(i.path("postmaster.opts"))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// endedAtOnce says how a server ended that was just started, with the end of its log. It is ErrUnread where the server has not
+// even written postmaster.opts: it does so when it has its configuration, its ports and its shared memory, and reads its data
+// only after that (PostmasterMain in postmaster.c).
+func (i *Instance) endedAtOnce(status string, was before) error {
+	if i.optsWritten().Equal(was.opts) {
+		return fmt.Errorf("%w (%s): %s", ErrUnread, status, i.logTail(was.log))
+	}
+	return fmt.Errorf("the server ended at once (%s): %s", status, i.logTail(was.log))
 }
 
 // launchByOther has the Launcher start the process. By the time that it is watched it may have ended, and have been
 // reaped by its parent: then its log says why.
-func (i *Instance) launchByOther(args []string, from int64, armed bool) (*Server, error) {
+func (i *Instance) launchByOther(args []string, was before, armed bool) (*Server, error) {
 	c := processes.Command{
 		Path: i.bin("postgres"), Args: args, Env: i.environment(i.grandparent()...), Log: i.opt.LogFile, Server: i.Target(), MustBeArmed: armed,
 	}
@@ -135,7 +161,7 @@ func (i *Instance) launchByOther(args []string, from int64, armed bool) (*Server
 		}
 	}
 	if errors.Is(err, unix.ESRCH) {
-		return nil, fmt.Errorf("the server ended at once (%s): %s", i.exitStatus(pid)(), i.logTail(from))
+		return nil, i.endedAtOnce(i.exitStatus(pid)(), was)
 	}
 	if err != nil {
 		return nil, err
@@ -221,7 +247,7 @@ func (i *Instance) Server() *Server {
 }
 
 // awaitReady follows the status line of postmaster.pid; asking by connection would fill the server's log with errors.
-func (i *Instance) awaitReady(ctx context.Context, s *Server, from int64) error {
+func (i *Instance) awaitReady(ctx context.Context, s *Server, was before) error {
 	ctx, cancel := context.WithTimeout(ctx, i.opt.CtlTimeout)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -232,9 +258,9 @@ func (i *Instance) awaitReady(ctx context.Context, s *Server, from int64) error 
 		}
 		select {
 		case <-s.Exited():
-			return fmt.Errorf("start: the server ended at once (%s): %s", s.ExitStatus(), i.logTail(from))
+			return fmt.Errorf("start: %w", i.endedAtOnce(s.ExitStatus(), was))
 		case <-ctx.Done():
-			return fmt.Errorf("start: %w; the end of its log: %s", ErrNotReady, i.logTail(from))
+			return fmt.Errorf("start: %w; the end of its log: %s", ErrNotReady, i.logTail(was.log))
 		case <-tick.C:
 		}
 	}

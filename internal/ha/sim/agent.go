@@ -9,7 +9,10 @@ import (
 	"github.com/havenha/haven/internal/ha"
 )
 
-var errStart = errors.New("the server ended at once")
+var (
+	errStart  = errors.New("the server ended at once")
+	errUnread = errors.New("the server ended before it read its data")
+)
 
 // member is one host: its clock, its disk, its server and its agent.
 type member struct {
@@ -25,6 +28,7 @@ type member struct {
 	down         bool // the host has no power
 	frozen       int  // of all its processes
 	startFails   int
+	portTaken    int
 	promoteFails int
 	foreign      *data // what stood in the data directory before somebody put another database there
 	// until is the guard's deadline, on this host's clock; zero: it is not armed.

@@ -315,6 +315,8 @@ func (m *member) breakWhat(what string, mend bool) error {
 	n := &m.startFails
 	switch what {
 	case "start":
+	case "port":
+		n = &m.portTaken
 	case "promote":
 		n = &m.promoteFails
 	default:
@@ -466,7 +468,7 @@ func (w *World) Settle() {
 	w.settling = w.now
 	for _, m := range w.members {
 		w.store.deposed[m.i] = 0
-		m.startFails, m.promoteFails = 0, 0
+		m.startFails, m.portTaken, m.promoteFails = 0, 0, 0
 		if m.foreign != nil {
 			m.halt()
 			if m.server.alive() {

@@ -60,6 +60,11 @@ func (m *member) launch(done func(err error)) *server {
 	}
 	w.note(m.name, "server starts, standby %v", m.data.signal)
 	w.after(takes, &s.process, func() {
+		if m.portTaken > 0 {
+			s.postmasterGone(0)
+			done(errUnread)
+			return
+		}
 		if m.startFails > 0 || m.full == "wal" || m.data.kind != ha.DiskData || m.data.torn {
 			s.postmasterGone(0)
 			done(errStart)

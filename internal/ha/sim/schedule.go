@@ -313,7 +313,7 @@ func (g *generator) serverFault(at, end time.Duration) {
 	who := g.who()
 	if g.oneIn(3) {
 		who = string(rune('a' + g.below(g.options.Members)))
-		what := pick(&g.random, []string{"start", "promote"})
+		what := pick(&g.random, []string{"start", "port", "promote"})
 		g.line(at, "break %s %s", who, what)
 		g.line(end, "mend %s %s", who, what)
 	}

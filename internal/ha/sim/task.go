@@ -174,9 +174,9 @@ func (t *task) finish(err error) {
 	})
 }
 
-// nothingDone tells whether a task failed before it had changed data (agent.nothingDone).
+// nothingDone is agent.nothingDone.
 func (t *task) nothingDone(err error) bool {
-	return t.refused || errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errNoCheckpoint) || t.mayBeFounded(err)
+	return t.refused || t.kind == ha.Start && errors.Is(err, errUnread) || errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errNoCheckpoint) || t.mayBeFounded(err)
 }
 
 // takeOutcome takes what a task did into the state (agent.takeOutcome).
