@@ -1,6 +1,8 @@
 package agent_test
 
 import (
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,6 +106,63 @@ func TestStandbyNeverAnswers(t *testing.T) {
 	w.garble(standby, d.Control)
 	w.recycle(leader)
 	w.comesBack(standby)
+}
+
+// TestPortThatIsTaken: while something else holds a standby's port, even another member's server with the same password, the standby
+// is started again and again, tells nobody what that server says, and has its data left alone.
+func TestPortThatIsTaken(t *testing.T) {
+	t.Parallel()
+	w := startCluster(t, "{ttl: 10, loop_wait: 1, synchronous_mode: off}", "a", "b")
+	s := w.await("two members", whole(2))
+	standby := other(s)
+	w.members[standby].end()
+	server := w.instance(w.members[standby].node)
+	defer server.Close()
+	leave := forward(t, w.members[standby].node.Postgres.ConnectAddress, w.leader(s).node.Postgres.ConnectAddress)
+	if p, err := server.Probe(t.Context()); err == nil {
+		t.Errorf("the server of %s was taken for that of %s: %+v", s.Leader.Name, standby, p)
+	}
+	m := w.start(standby)
+	w.eventually("five starts fail", awaitFor, func() bool {
+		if f := m.agent.Fresh(t.Context()); f.Probe != nil {
+			t.Fatalf("%s tells what the server of %s says: %+v", standby, s.Leader.Name, f.Probe)
+		}
+		return m.agent.Status().Figures.Actions["start"].Failed >= 5
+	})
+	leave()
+	w.await("it streams", whole(2))
+	if found := w.asides(standby); len(found) != 0 {
+		t.Errorf("its data were moved aside: %v", found)
+	}
+}
+
+// forward listens at from and brings whoever comes to to, until leave is called.
+func forward(t *testing.T, from, to string) (leave func()) {
+	t.Helper()
+	l, err := net.Listen("tcp4", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer in.Close()
+				out, err := net.Dial("tcp4", to)
+				if err != nil {
+					return
+				}
+				go func() { defer in.Close(); _, _ = io.Copy(in, out) }()
+				_, _ = io.Copy(out, in)
+				out.Close()
+			}()
+		}
+	}()
+	return func() { l.Close() }
 }
 
 // garble overwrites a standby's WAL from 64 kB after its last checkpoint on.

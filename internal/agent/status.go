@@ -59,6 +59,10 @@ func (a *Agent) Status() Status {
 // Fresh is Status with the server asked at this moment.
 func (a *Agent) Fresh(ctx context.Context) Status {
 	s := a.Status()
+	if a.server.Server() == nil { // who answers on its port is somebody else
+		s.Probe = nil
+		return s
+	}
 	// Who asks and leaves again must not end the session with the server.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeTimeout)
 	defer cancel()

@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -146,9 +148,36 @@ func connConfig(host, port, database string, c Credentials, appName string) (*pg
 	return cfg, nil
 }
 
+// localConfig are the settings of a session of the superuser on the local server. Who else may listen on its port, be it another
+// member's server with the same password, is not taken for it.
+func (i *Instance) localConfig(database, appName string) (*pgconn.Config, error) {
+	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), database, i.logins().Superuser, appName)
+	if err == nil {
+		cfg.ValidateConnect = i.isOurs
+	}
+	return cfg, err
+}
+
+// isOurs fails if the server of a session is known to be that of another data directory.
+func (i *Instance) isOurs(ctx context.Context, conn *pgconn.PgConn) error {
+	rows, err := session.Query(ctx, conn, "SHOW data_directory")
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == "42501" { // to a role that is no superuser
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("ask for the data directory: %w", err)
+	}
+	there, errThere := os.Stat(rows[0][0])
+	here, errHere := os.Stat(i.opt.DataDir)
+	if errThere == nil && errHere == nil && !os.SameFile(here, there) {
+		return fmt.Errorf("port %d is another server's: its data directory is %s, ours %s", i.opt.Port, rows[0][0], i.opt.DataDir)
+	}
+	return nil
+}
+
 // connect opens a session of the superuser on the local server.
 func (i *Instance) connect(ctx context.Context, database string, params map[string]string) (*pgconn.PgConn, error) {
-	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), firstOf(database, i.opt.Database), i.logins().Superuser, "Haven")
+	cfg, err := i.localConfig(firstOf(database, i.opt.Database), "Haven")
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"strconv"
 
 	"github.com/havenha/haven/internal/postgres/session"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -29,7 +28,7 @@ func (i *Instance) heartQuery(ctx context.Context, sql string) ([][]string, erro
 func Busy(err error) bool { return errors.Is(err, session.ErrBusy) }
 
 func (i *Instance) heartConfig() (*pgconn.Config, error) {
-	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.logins().Superuser, heartbeatName)
+	cfg, err := i.localConfig(i.opt.Database, heartbeatName)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func (i *Instance) ShowSettings(ctx context.Context, names []string) (map[string
 		quoted[n] = "'" + strings.ReplaceAll(name, "'", "''") + "'"
 	}
 	// A session without parameters of its own: what every client gets.
-	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), i.opt.Database, i.logins().Superuser, "Haven")
+	cfg, err := i.localConfig(i.opt.Database, "Haven")
 	if err != nil {
 		return nil, err
 	}
