@@ -333,7 +333,7 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 	}
 }
 
-// TestStartTellsWhetherItReadTheData: a port that is taken says nothing against the data, a lost segment of WAL does. Each is tried
+// TestStartTellsWhetherItReadTheData: a port that is taken, or a wrong rule in pg_hba.conf, says nothing against the data, a lost segment of WAL does. Each is tried
 // after a start that went well, too, of which the server's file of options is left.
 func TestStartTellsWhetherItReadTheData(t *testing.T) {
 	o := pgtest.Options(t, "a")
@@ -357,6 +357,14 @@ func TestStartTellsWhetherItReadTheData(t *testing.T) {
 	pgtest.Must(t, err)
 	pgtest.Must(t, a.Stop(ctx, postgres.StopFast, nil))
 	unread("started before")
+	hba := filepath.Join(o.DataDir, "pg_hba.conf")
+	rules, err := os.ReadFile(hba)
+	pgtest.Must(t, err)
+	pgtest.Must(t, os.WriteFile(hba, append([]byte("hots all all all trust\n"), rules...), 0o600))
+	if _, err := a.Start(ctx, s); !errors.Is(err, postgres.ErrUnread) || !strings.Contains(err.Error(), "hots") {
+		t.Errorf("a wrong rule of access: %v", err)
+	}
+	pgtest.Must(t, os.WriteFile(hba, rules, 0o600))
 	segments, err := filepath.Glob(filepath.Join(o.DataDir, "pg_wal", "0*"))
 	pgtest.Must(t, err)
 	for _, segment := range segments {

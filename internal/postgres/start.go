@@ -132,13 +132,14 @@ func (i *Instance) optsWritten() time.Time {
 }
 
 // endedAtOnce says how a server ended that was just started, with the end of its log. It is ErrUnread where the server has not
-// even written postmaster.opts: it does so when it has its configuration, its ports and its shared memory, and reads its data
-// only after that (PostmasterMain in postmaster.c).
+// even written postmaster.opts: it does so when it has its configuration, its ports and its shared memory. It reads pg_hba.conf
+// after that, which it names if that fails, and its data last (PostmasterMain in postmaster.c).
 func (i *Instance) endedAtOnce(status string, was before) error {
-	if i.optsWritten().Equal(was.opts) {
-		return fmt.Errorf("%w (%s): %s", ErrUnread, status, i.logTail(was.log))
+	what, said := errors.New("the server ended at once"), i.logTail(was.log)
+	if i.optsWritten().Equal(was.opts) || strings.Contains(said, "pg_hba.conf") {
+		what = ErrUnread
 	}
-	return fmt.Errorf("the server ended at once (%s): %s", status, i.logTail(was.log))
+	return fmt.Errorf("%w (%s): %s", what, status, said)
 }
 
 // launchByOther has the Launcher start the process. By the time that it is watched it may have ended, and have been
