@@ -124,6 +124,7 @@ func TestDemoInAClosedDirectory(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "try") // of root alone: t.TempDir's parent
 	r := startDemo(t, "--dir", dir)
+	r.tmp = filepath.Dir(dir) // where its nodes would be
 	err := <-r.end
 	contains(t, r.text(), "db1 could not be started: the user postgres may not enter "+dir)
 	if err == nil {

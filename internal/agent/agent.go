@@ -148,6 +148,7 @@ type state struct {
 	started    cluster.Instant
 	orders     orders
 
+	startError  error     // of the last start that was tried; nil: it went well
 	strictAlone bool      // commits wait in the strict mode since no standby is left, which was told
 	unprotected time.Time // since when commits have been acknowledged without a standby; zero: they are not
 }

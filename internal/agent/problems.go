@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/havenha/haven/internal/cluster"
@@ -28,6 +29,9 @@ func (a *Agent) examine(s *Status) {
 		s.Copies = a.chores.keep.copied
 		s.Problems = append(s.Problems, slotProblems(s.Probe, s.Copies)...)
 		s.Problems = append(s.Problems, a.chores.keep.problems(s.Probe)...)
+	}
+	if n := a.st.memory.StartFailures; n > 0 && a.st.startError != nil {
+		s.Problems = append(s.Problems, fmt.Sprintf("the server does not start, %d times in a row: %s", n, strings.ReplaceAll(a.st.startError.Error(), "\n", " | ")))
 	}
 	for _, tell := range a.opt.Troubles {
 		s.Problems = append(s.Problems, tell()...)

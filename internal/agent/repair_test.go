@@ -129,6 +129,9 @@ func TestPortThatIsTaken(t *testing.T) {
 		}
 		return m.agent.Status().Figures.Actions["start"].Failed >= 5
 	})
+	if told := strings.Join(m.agent.Status().Problems, "\n"); !strings.Contains(told, "the server does not start") || !strings.Contains(told, "Address already in use") {
+		t.Errorf("it does not tell why: %q", told)
+	}
 	leave()
 	w.await("it streams", whole(2))
 	if found := w.asides(standby); len(found) != 0 {

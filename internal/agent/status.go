@@ -59,7 +59,7 @@ func (a *Agent) Status() Status {
 // Fresh is Status with the server asked at this moment.
 func (a *Agent) Fresh(ctx context.Context) Status {
 	s := a.Status()
-	if a.server.Server() == nil { // who answers on its port is somebody else
+	if a.processState(a.server.Server()) == ha.ProcessDown { // who answers on its port is somebody else
 		s.Probe = nil
 		return s
 	}

@@ -176,10 +176,13 @@ type unbegun struct{ error }
 
 func (e unbegun) Unwrap() error { return e.error }
 
-// nothingDone tells whether an action failed before it had changed data, or a server that was only to be started had read them.
+// nothingDone tells whether an action failed before it had changed data, or a server that was only to be started had come to them.
 func nothingDone(kind ha.Kind, err error) bool {
+	if kind == ha.Start {
+		return !errors.Is(err, postgres.ErrRead) && !errors.Is(err, postgres.ErrNotReady)
+	}
 	var e unbegun
-	return errors.As(err, &e) || kind == ha.Start && errors.Is(err, postgres.ErrUnread) || errors.Is(err, dcs.ErrConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errMayBeFounded) ||
+	return errors.As(err, &e) || errors.Is(err, dcs.ErrConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errMayBeFounded) ||
 		errors.Is(err, postgres.ErrNoAnswer) || errors.Is(err, postgres.ErrNoCheckpoint)
 }
 
@@ -198,6 +201,9 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	a.figures.acted(r.kind, bootclock.Now().Sub(st.task.Since), r.err)
 	if r.kind.ChangesData() {
 		a.keep.kept = nil
+	}
+	if r.kind == ha.Start {
+		st.startError = r.err
 	}
 	if r.err != nil {
 		st.outcome.Error, st.outcome.Unbegun = r.err.Error(), nothingDone(r.kind, r.err)

@@ -104,7 +104,7 @@ func (k *keeper) run(name string) error {
 	}
 	if err := c.Start(); err != nil {
 		if k.plan.Account != nil && errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("the user postgres may not enter %s: let it through all directories on the way (chmod o+x), or choose another with --dir (%w)", k.plan.Dir, err)
+			return fmt.Errorf("the user postgres may not enter %s, or not run haven: let it through all directories on the way (chmod o+x), or choose another with --dir (%w)", k.plan.Dir, err)
 		}
 		return err
 	}

@@ -124,9 +124,9 @@ type Memory struct {
 	LastFlight cluster.Instant `json:"last_flight,omitempty"`
 	// BootstrapFailed is why this member could not make the cluster's first database.
 	BootstrapFailed string `json:"bootstrap_failed,omitempty"`
-	// StartFailures counts failed starts in a row; StartUnread: the last of them ended before the server came to its data.
-	StartFailures int  `json:"start_failures,omitempty"`
-	StartUnread   bool `json:"start_unread,omitempty"`
+	// StartFailures counts failed starts in a row, ReadFailures those among them in which the server had come to its data.
+	StartFailures int `json:"start_failures,omitempty"`
+	ReadFailures  int `json:"read_failures,omitempty"`
 	// PromoteFailed is when a promotion last failed; the member does not race for a TTL after it.
 	PromoteFailed cluster.Instant `json:"promote_failed,omitempty"`
 	// RewindFailed is the leader key revision against which a rewind failed.

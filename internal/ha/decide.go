@@ -41,7 +41,8 @@ func (m *Memory) note(v View) {
 	m.noteParent(v)
 	m.noteStarting(v)
 	if v.Server.Probed {
-		m.StartFailures, m.Stopped = 0, false
+		m.Stopped = false
+		m.forgetStarts()
 	}
 	if t := v.Store.Term; t != nil && t.Cause != nil && FaultCause(t.Cause.Code) && t.Number != m.CrashTerm { // guard: crash-term-new@4
 		m.CrashTerm, m.LastCrashHandover = t.Number, v.Now
@@ -81,7 +82,7 @@ func (m *Memory) noteOutcome(v View) {
 	switch o.Kind {
 	case Bootstrap, Clone, MoveAside, Rewind:
 		if !failed {
-			m.StartFailures = 0 // they were the old data's
+			m.forgetStarts() // they were the old data's
 		}
 	}
 	switch o.Kind {
@@ -128,26 +129,31 @@ func (m *Memory) noteOutcome(v View) {
 	}
 }
 
-// unreadRetry is how often a server is started that ends before it comes to its data: a person has to mend that, or somebody has
-// to leave its port.
+// unreadRetry is how long a standby pauses between starts that end before the server comes to its data: a person has to mend that, or
+// somebody has to leave its port.
 const unreadRetry = 5 * time.Second
 
 func (m *Memory) noteStart(v View, failed, unread bool) {
 	m.retryAfter(v, failed)
 	if !failed {
-		m.StartFailures, m.StartUnread = 0, false
+		m.forgetStarts()
 		return
 	}
 	m.StartFailures++
-	m.StartUnread = unread
-	if unread && m.StartFailures >= maxStartFailures { // guard: unread-retry@1,2
+	l := v.Store.Leader
+	switch {
+	case !unread:
+		m.ReadFailures++
+	case m.StartFailures >= maxStartFailures && l != nil && l.Name != v.Me.Name: // guard: unread-retry@1,3
 		m.Retry = v.Now.Add(unreadRetry)
 	}
 }
 
-// dataAtFault tells that the server was started in vain so often that its data must be to blame, and that it read them.
+func (m *Memory) forgetStarts() { m.StartFailures, m.ReadFailures = 0, 0 }
+
+// dataAtFault tells that so many starts have failed at the data that they must be to blame.
 func (m *Memory) dataAtFault() bool {
-	return m.StartFailures >= maxStartFailures && !m.StartUnread // guard: data-at-fault@2
+	return m.ReadFailures >= maxStartFailures // guard: data-at-fault
 }
 
 // retryAfter makes an action that failed wait a second before anything is tried again.

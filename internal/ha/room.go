@@ -80,7 +80,7 @@ func (m *Memory) noteRoom(v View) {
 		m.Full = v.Now
 	case !full && v.Server.Room.Known:
 		if m.Full != 0 {
-			m.StartFailures = 0 // they were for want of room
+			m.forgetStarts() // they were for want of room
 		}
 		m.Full = 0
 	}

@@ -148,8 +148,8 @@ func connConfig(host, port, database string, c Credentials, appName string) (*pg
 	return cfg, nil
 }
 
-// localConfig are the settings of a session of the superuser on the local server. Who else may listen on its port, be it another
-// member's server with the same password, is not taken for it.
+// localConfig are the settings of a session of the superuser on the local server. Another server of this host that listens on its
+// port, be it another member's with the same password, is not taken for it.
 func (i *Instance) localConfig(database, appName string) (*pgconn.Config, error) {
 	cfg, err := connConfig(i.localHost(), strconv.Itoa(i.opt.Port), database, i.logins().Superuser, appName)
 	if err == nil {
@@ -161,11 +161,14 @@ func (i *Instance) localConfig(database, appName string) (*pgconn.Config, error)
 // isOurs fails if the server of a session is known to be that of another data directory.
 func (i *Instance) isOurs(ctx context.Context, conn *pgconn.PgConn) error {
 	rows, err := session.Query(ctx, conn, "SHOW data_directory")
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == "42501" { // to a role that is no superuser
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) { // 42501: to a role that is no superuser
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("ask for the data directory: %w", err)
+	}
+	if len(rows) != 1 || len(rows[0]) != 1 {
+		return fmt.Errorf("port %d is no PostgreSQL server's: asked for its data directory it says %q", i.opt.Port, rows)
 	}
 	there, errThere := os.Stat(rows[0][0])
 	here, errHere := os.Stat(i.opt.DataDir)

@@ -96,9 +96,9 @@ var (
 	ErrNoCheckpoint = errors.New("the upstream has not finished a checkpoint since its promotion")
 	// ErrNotReady: the server runs, but did not accept connections in time.
 	ErrNotReady = errors.New("the server does not accept connections yet")
-	// ErrUnread: a server that was started ended before it came to its data, which so are not to blame: for a port that is taken, a
-	// parameter, a library, shared memory.
-	ErrUnread = errors.New("the server ended before it read its data")
+	// ErrRead: a server that was started ended when it had come to its data, which may so be to blame. No other failed start says
+	// anything against them: a port may be taken, a parameter wrong, a library missing.
+	ErrRead = errors.New("the server ended at once, when it had come to its data")
 	// ErrNotRunning: no server runs in the data directory.
 	ErrNotRunning = errors.New("the server is not running")
 	// ErrTorn: a rewind of this data directory, or the moving aside of its tablespaces, began and did not end; it must not be started,

@@ -328,7 +328,7 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "shared_buffers") {
 		t.Errorf("the error does not name the parameter: %v", err)
 	}
-	if !errors.Is(err, postgres.ErrUnread) {
+	if errors.Is(err, postgres.ErrRead) {
 		t.Errorf("a wrong parameter is blamed on the data: %v", err)
 	}
 }
@@ -348,7 +348,7 @@ func TestStartTellsWhetherItReadTheData(t *testing.T) {
 		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", o.Port))
 		pgtest.Must(t, err)
 		defer l.Close()
-		if _, err := a.Start(ctx, s); !errors.Is(err, postgres.ErrUnread) || !strings.Contains(err.Error(), strconv.Itoa(o.Port)) {
+		if _, err := a.Start(ctx, s); err == nil || errors.Is(err, postgres.ErrRead) || !strings.Contains(err.Error(), strconv.Itoa(o.Port)) {
 			t.Errorf("%s, a port that is taken: %v", when, err)
 		}
 	}
@@ -361,7 +361,7 @@ func TestStartTellsWhetherItReadTheData(t *testing.T) {
 	rules, err := os.ReadFile(hba)
 	pgtest.Must(t, err)
 	pgtest.Must(t, os.WriteFile(hba, append([]byte("hots all all all trust\n"), rules...), 0o600))
-	if _, err := a.Start(ctx, s); !errors.Is(err, postgres.ErrUnread) || !strings.Contains(err.Error(), "hots") {
+	if _, err := a.Start(ctx, s); err == nil || errors.Is(err, postgres.ErrRead) || !strings.Contains(err.Error(), "hots") {
 		t.Errorf("a wrong rule of access: %v", err)
 	}
 	pgtest.Must(t, os.WriteFile(hba, rules, 0o600))
@@ -370,7 +370,7 @@ func TestStartTellsWhetherItReadTheData(t *testing.T) {
 	for _, segment := range segments {
 		pgtest.Must(t, os.Remove(segment))
 	}
-	if _, err = a.Start(ctx, s); err == nil || errors.Is(err, postgres.ErrUnread) {
+	if _, err = a.Start(ctx, s); !errors.Is(err, postgres.ErrRead) {
 		t.Errorf("without its WAL: %v", err)
 	}
 }

@@ -92,9 +92,10 @@ func (i *Instance) launch(args []string, armed bool) (server *Server, was before
 		return nil, was, err
 	}
 	defer out.Close()
-	was.opts = i.optsWritten()
-	was.log, err = out.Seek(0, io.SeekEnd)
-	if err != nil {
+	if was.opts, err = i.optsWritten(); err != nil {
+		return nil, was, err
+	}
+	if was.log, err = out.Seek(0, io.SeekEnd); err != nil {
 		return nil, was, err
 	}
 	if i.launcher != nil {
@@ -123,23 +124,27 @@ func (i *Instance) launch(args []string, armed bool) (server *Server, was before
 }
 
 // optsWritten is when the last server that was started here wrote postmaster.opts; zero: there is none.
-func (i *Instance) optsWritten() time.Time {
+func (i *Instance) optsWritten() (time.Time, error) {
 	info, err := os.Stat(i.path("postmaster.opts"))
-	if err != nil {
-		return time.Time{}
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
 	}
-	return info.ModTime()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
 }
 
-// endedAtOnce says how a server ended that was just started, with the end of its log. It is ErrUnread where the server has not
-// even written postmaster.opts: it does so when it has its configuration, its ports and its shared memory. It reads pg_hba.conf
-// after that, which it names if that fails, and its data last (PostmasterMain in postmaster.c).
+// endedAtOnce says how a server ended that was just started, with the end of its log. It is ErrRead unless the server has not even
+// written postmaster.opts: it does so when it has its configuration, its ports and its shared memory. It reads pg_hba.conf after
+// that, which it names if that fails, and its data last (PostmasterMain in postmaster.c).
 func (i *Instance) endedAtOnce(status string, was before) error {
-	what, said := errors.New("the server ended at once"), i.logTail(was.log)
-	if i.optsWritten().Equal(was.opts) || strings.Contains(said, "pg_hba.conf") {
-		what = ErrUnread
+	said := i.logTail(was.log)
+	opts, err := i.optsWritten()
+	if err == nil && opts.Equal(was.opts) || strings.Contains(said, "pg_hba.conf") {
+		return fmt.Errorf("the server ended at once, before it came to its data (%s): %s", status, said)
 	}
-	return fmt.Errorf("%w (%s): %s", what, status, said)
+	return fmt.Errorf("%w (%s): %s", ErrRead, status, said)
 }
 
 // launchByOther has the Launcher start the process. By the time that it is watched it may have ended, and have been

@@ -11,7 +11,7 @@ import (
 
 var (
 	errStart  = errors.New("the server ended at once")
-	errUnread = errors.New("the server ended before it read its data")
+	errUnread = errors.New("the server ended before it came to its data")
 )
 
 // member is one host: its clock, its disk, its server and its agent.

@@ -176,7 +176,10 @@ func (t *task) finish(err error) {
 
 // nothingDone is agent.nothingDone.
 func (t *task) nothingDone(err error) bool {
-	return t.refused || t.kind == ha.Start && errors.Is(err, errUnread) || errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errNoCheckpoint) || t.mayBeFounded(err)
+	if t.kind == ha.Start {
+		return !errors.Is(err, errStart)
+	}
+	return t.refused || errors.Is(err, errConflict) || errors.Is(err, errNotReserved) || errors.Is(err, errNoCheckpoint) || t.mayBeFounded(err)
 }
 
 // takeOutcome takes what a task did into the state (agent.takeOutcome).
