@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/havenha/haven/internal/cluster"
 )
 
@@ -15,9 +17,11 @@ func TestHold(t *testing.T) {
 	w := start(t, pooledSettings("transaction"))
 	free := a.leads(1, a)
 	w.show(free)
-	open, other := dialPooled(t, w.rw), dialPooled(t, w.rw)
-	if _, err := portOn(other); err != nil {
-		t.Fatal(err)
+	open, other := dialPooled(t, w.rw), []*pgx.Conn{dialPooled(t, w.rw), dialPooled(t, w.ro)} // a reader, too, is led to the primary here
+	for _, c := range other {
+		if _, err := portOn(c); err != nil {
+			t.Fatal(err)
+		}
 	}
 	held := func(rev int64, seconds float64) cluster.Snapshot {
 		s := free
@@ -25,7 +29,7 @@ func TestHold(t *testing.T) {
 		return s
 	}
 	waiting := func(n int) func(Stats) bool {
-		return func(s Stats) bool { return s.Listeners[0].Waiting == n }
+		return func(s Stats) bool { return s.Listeners[0].Waiting == n && s.Listeners[1].Waiting == n }
 	}
 	for name, end := range map[string]func(){
 		"taken back": func() { w.show(held(2, 100)); w.show(free) },
@@ -44,12 +48,14 @@ func TestHold(t *testing.T) {
 			}
 			w.show(held(1, seconds))
 			w.until("the hold was seen", func(Stats) bool { return w.proxy.holds() })
-			began := make(chan error, 1)
-			go func() {
-				_, err := portOn(other)
-				began <- err
-			}()
-			w.until("a statement waits", waiting(1))
+			began := make(chan error, len(other))
+			for _, c := range other {
+				go func() {
+					_, err := portOn(c)
+					began <- err
+				}()
+			}
+			w.until("both statements wait", waiting(1))
 			if _, err := tx.Exec(ctx, "SELECT 1"); err != nil {
 				t.Errorf("a transaction that was open: %v", err)
 			}
@@ -66,8 +72,10 @@ func TestHold(t *testing.T) {
 			case <-time.After(100 * time.Millisecond):
 			}
 			end()
-			if err := <-began; err != nil {
-				t.Errorf("what waited: %v", err)
+			for range other {
+				if err := <-began; err != nil {
+					t.Errorf("what waited: %v", err)
+				}
 			}
 			w.show(free)
 			w.until("nobody waits", waiting(0))
@@ -85,4 +93,56 @@ func (p *Proxy) holds() bool {
 		}
 	}
 	return false
+}
+
+// TestAReaderOfAReplicaThatIsPromoted ends its transaction where it is, and is then led elsewhere. In mode session it would keep the
+// primary without belonging to a term, and is cut.
+func TestAReaderOfAReplicaThatIsPromoted(t *testing.T) {
+	a, b := newReal(t, "db1"), newReal(t, "db2")
+	leads := func(r *member, term uint64) cluster.Snapshot {
+		s := r.leads(term, a, b)
+		s.Status = &cluster.Status{Optime: 1}
+		for n := range s.Members {
+			s.Members[n].XlogLocation, s.Members[n].ReplicationState = 1, "streaming"
+		}
+		return s
+	}
+	for _, mode := range []string{"transaction", "session"} {
+		t.Run(mode, func(t *testing.T) {
+			w := start(t, pooledSettings(mode))
+			w.show(leads(a, 1))
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			reader, idle := dialPooled(t, w.ro), dialPooled(t, w.ro)
+			for _, c := range []*pgx.Conn{reader, idle} {
+				if port, err := portOn(c); err != nil || port != b.o.Port {
+					t.Fatalf("reads are at port %d, %v, want the replica's, %d", port, err, b.o.Port)
+				}
+			}
+			tx, err := reader.Begin(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.show(leads(b, 2))
+			w.until("the new primary is admitted", func(s Stats) bool { return s.Leader.Term == 2 && s.Leader.State == Admitted })
+			_, err = tx.Exec(ctx, "SELECT 1")
+			if mode == "session" {
+				if err == nil {
+					t.Error("a session goes on at a server that is the primary now")
+				}
+				return
+			}
+			if err == nil {
+				err = tx.Commit(ctx)
+			}
+			if err != nil {
+				t.Errorf("a transaction that was open at the replica when it was promoted: %v", err)
+			}
+			for _, c := range []*pgx.Conn{reader, idle} {
+				if port, err := portOn(c); err != nil || port != a.o.Port {
+					t.Errorf("the next read is at port %d, %v, want that of the new replica, %d", port, err, a.o.Port)
+				}
+			}
+		})
+	}
 }

@@ -61,6 +61,20 @@ func TestAuthQueryThroughAChangeOfLeader(t *testing.T) {
 		}
 	}
 
+	// Whoever knocks costs the server no process of its own.
+	lookups := func() string {
+		return a.asSuperuser(t, "SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE usename = 'lookup'")
+	}
+	one := lookups()
+	for n := range 20 {
+		if _, err := at(t, w.rw, "postgres", fmt.Sprintf("nobody%d", n), "right"); sqlState(err) != "28P01" {
+			t.Errorf("a user that does not exist: %v", err)
+		}
+	}
+	if again := lookups(); again != one || one == "" || strings.Contains(one, ",") {
+		t.Errorf("sessions for lookups: %s, then %s, want the same one", one, again)
+	}
+
 	claimed := b.leads(2, a, b)
 	claimed.Term.State = cluster.TermClaimed
 	w.show(claimed)

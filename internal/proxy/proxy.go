@@ -124,16 +124,16 @@ func (p *Proxy) begin(ctx context.Context) {
 	}
 }
 
-// hold has the pooled listeners that lead to the primary begin no transactions until then; the zero time: go on.
+// hold has the pooled listeners that lead to the primary, be it for want of a replica, begin no transactions until then; the zero time: go on.
 func (p *Proxy) hold(until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range p.listeners {
 		switch {
-		case l.door == nil || l.ledger.rule.replica:
+		case l.door == nil:
 		case until.IsZero():
 			l.door.Resume()
-		default:
+		case l.toPrimary():
 			l.door.Hold(until)
 		}
 	}

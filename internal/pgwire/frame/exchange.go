@@ -44,6 +44,12 @@ func (x *Exchange[T]) Edge() bool {
 	return x.n == 0 && !x.batch && !x.skipping && !x.copying && x.Status == 'I'
 }
 
+// MaxOwed is how many replies may be owed before a client has to wait: it may ask for much in few bytes, and read none of it.
+const MaxOwed = 1 << 16
+
+// Owed is how many replies are owed.
+func (x *Exchange[T]) Owed() int { return x.n }
+
 // Owes tells whether a reply is owed.
 func (x *Exchange[T]) Owes() bool { return x.n > 0 }
 
@@ -133,6 +139,9 @@ func (x *Exchange[T]) push(e Entry[T]) {
 	x.copying = false // what is not data is not read as such
 }
 
+// keptRing is how many entries an exchange that owes nothing has room for.
+const keptRing = 1024
+
 func (x *Exchange[T]) grow() {
 	bigger := make([]Entry[T], max(8, 2*len(x.ring)))
 	for i := range x.n {
@@ -154,7 +163,9 @@ func (x *Exchange[T]) shift() {
 	x.count(x.at(0).Kind, -1)
 	*x.at(0) = Entry[T]{}
 	x.first = (x.first + 1) & (len(x.ring) - 1)
-	x.n--
+	if x.n--; x.n == 0 && len(x.ring) > keptRing {
+		x.ring, x.first = nil, 0
+	}
 	x.flushed = max(0, x.flushed-1)
 }
 

@@ -2,16 +2,22 @@ package login
 
 import (
 	"context"
-	"net"
+	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/havenha/haven/internal/pgwire"
 	"github.com/havenha/haven/internal/proxy/pooled"
 )
 
-// maxAsking bounds the lookups that run at once.
-const maxAsking = 8
+const (
+	// maxAsking bounds the lookups that run at once.
+	maxAsking = 8
+	// keepFor is how long a session is kept for the next lookup. Anybody who can connect may have one made, and a server starts a process
+	// for each new session.
+	keepFor = 5 * time.Second
+)
 
 // asker looks secrets up at the server that is admitted (PgBouncer's auth_query).
 type asker struct {
@@ -22,9 +28,29 @@ type asker struct {
 	// patience is how long the server may take to answer.
 	patience time.Duration
 	asking   chan struct{}
+
+	mu   sync.Mutex
+	kept []*lookup // sessions that nobody uses, the one that was used last at the end
 }
 
-// Secret runs auth_query on a connection of its own, so that it holds up neither a pool nor a change of leader.
+// lookup is a session for lookups.
+type lookup struct {
+	seat   pooled.Seat
+	server *pgwire.Server
+	expiry *time.Timer
+	ended  atomic.Bool
+}
+
+// end ends the session, once.
+func (l *lookup) end() {
+	if l.ended.CompareAndSwap(false, true) {
+		_ = l.server.Terminate() // a good-bye
+		l.seat.Conn().Close()
+		l.seat.Leave(0, 0)
+	}
+}
+
+// Secret runs auth_query on a session of its own, so that it holds up neither a pool nor a change of leader.
 func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) {
 	select {
 	case a.asking <- struct{}{}:
@@ -32,31 +58,92 @@ func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) 
 		return pgwire.Secret{}, ctx.Err()
 	}
 	defer func() { <-a.asking }()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	cut := sync.OnceFunc(cancel)
-	seat, err := a.cluster.Connect(ctx, cut)
+	if l := a.take(); l != nil {
+		secret, err := a.ask(ctx, l, user)
+		if err == nil || errors.Is(err, pgwire.ErrUnknownUser) || ctx.Err() != nil {
+			return secret, err
+		} // else it may have ended while nobody used it
+	}
+	l, err := a.open(ctx)
 	if err != nil {
 		return pgwire.Secret{}, err
 	}
-	defer seat.Leave(0, 0)
-	defer seat.Conn().Close()
+	return a.ask(ctx, l, user)
+}
+
+// take gives a session that was kept; nil: there is none.
+func (a *asker) take() *lookup {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for n := len(a.kept) - 1; n >= 0; n-- {
+		l := a.kept[n]
+		a.kept = a.kept[:n]
+		if l.expiry.Stop() && !l.ended.Load() && l.seat.Valid() {
+			return l
+		}
+		l.end()
+	}
+	return nil
+}
+
+// keep leaves a session for the next lookup, for a while.
+func (a *asker) keep(l *lookup) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l.expiry = time.AfterFunc(keepFor, l.end)
+	a.kept = append(a.kept, l)
+}
+
+// open opens a session, which the cluster may cut at any time.
+func (a *asker) open(ctx context.Context) (*lookup, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	made := make(chan *lookup, 1)
+	seat, err := a.cluster.Connect(ctx, sync.OnceFunc(func() {
+		cancel()
+		go func() {
+			if l, ok := <-made; ok {
+				l.end()
+			}
+		}()
+	}))
+	if err != nil {
+		return nil, err
+	}
 	o := a.login
 	o.Host = a.hostOf(seat)
 	answered, end := context.WithTimeout(ctx, a.patience)
 	defer end()
-	secret, err := a.ask(answered, seat.Conn(), o, user)
-	if err != nil && answered.Err() != nil && ctx.Err() == nil {
-		seat.Doubted(ctx, err.Error())
+	server, err := pgwire.Login(answered, seat.Conn(), o)
+	if err != nil {
+		close(made)
+		seat.Conn().Close()
+		a.doubt(ctx, answered, seat, err)
+		seat.Leave(0, 0)
+		return nil, err
 	}
+	l := &lookup{seat: seat, server: server}
+	made <- l
+	return l, nil
+}
+
+// ask looks a secret up, and keeps the session if it is good for another one.
+func (a *asker) ask(ctx context.Context, l *lookup, user string) (pgwire.Secret, error) {
+	answered, end := context.WithTimeout(ctx, a.patience)
+	defer end()
+	secret, err := pgwire.QuerySecret(answered, l.server, a.query, user)
+	if err == nil || errors.Is(err, pgwire.ErrUnknownUser) {
+		a.keep(l)
+		return secret, err
+	}
+	a.doubt(ctx, answered, l.seat, err)
+	l.end()
 	return secret, err
 }
 
-func (a *asker) ask(ctx context.Context, conn net.Conn, o pgwire.LoginOptions, user string) (pgwire.Secret, error) {
-	server, err := pgwire.Login(ctx, conn, o)
-	if err != nil {
-		return pgwire.Secret{}, err
+// doubt tells the cluster of a server that has not answered in time.
+func (a *asker) doubt(ctx, answered context.Context, seat pooled.Seat, err error) {
+	if answered.Err() != nil && ctx.Err() == nil {
+		seat.Doubted(ctx, err.Error())
 	}
-	defer func() { _ = server.Terminate() }() // a good-bye
-	return pgwire.QuerySecret(ctx, server, a.query, user)
 }

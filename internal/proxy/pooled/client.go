@@ -337,7 +337,7 @@ func (c *client) forward(part []byte) error {
 // send enters and sends as many messages as there are in b. The server is locked, and is unlocked.
 func (c *client) send(s *server, b []byte) (want int, err error) {
 	s.stopped = false // what it has sent may have to wait, and that is no fault of its own
-	if err := c.await(s, s.cancelled.unclear); err != nil {
+	if err := c.await(s, func() bool { return s.cancelled.unclear() || s.x.Owed() >= frame.MaxOwed }); err != nil {
 		s.mu.Unlock()
 		return 0, err
 	}
@@ -356,7 +356,7 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 	last := c.prepared.parcel
 	c.prepared.begin()
 	used, more := 0, 0
-	for used < len(b) && more == 0 && len(p.out) < maxKept { // a message of a few bytes may need a whole Parse before it
+	for used < len(b) && more == 0 && len(p.out) < maxKept && s.x.Owed() < frame.MaxOwed { // a message of a few bytes may need a whole Parse before it
 		kind, size := frame.Next(b[used:])
 		if size == 0 {
 			want = frame.Head

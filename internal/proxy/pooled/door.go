@@ -255,12 +255,15 @@ func (d *Door) enter(c *client) bool {
 	return true
 }
 
+// leastRetry is the pause before a login is tried again, though server_login_retry be shorter: servers that are full are left some peace.
+const leastRetry = tick
+
 // accounts are the settings that the books need.
 func accounts(s *config.Pool) pool.Settings {
 	return pool.Settings{
 		Size: s.DefaultPoolSize, Min: s.MinPoolSize, Reserve: s.ReservePoolSize, ReserveAfter: s.ReservePoolTimeout,
 		WaitLimit: s.QueryWaitTimeout, Lifetime: s.ServerLifetime, Once: s.ServerLifetime == 0, IdleLimit: s.ServerIdleTimeout,
-		MaxDatabase: s.MaxDBConnections, MaxUser: s.MaxUserConnections, RetryAfter: min(s.ServerLoginRetry, time.Second),
+		MaxDatabase: s.MaxDBConnections, MaxUser: s.MaxUserConnections, RetryAfter: min(max(s.ServerLoginRetry, leastRetry), time.Second),
 	}
 }
 

@@ -372,6 +372,50 @@ func TestAClientThatDoesNotReadCostsItselfOnly(t *testing.T) {
 	}
 }
 
+// TestMuchIsOwedToNobody: who asks for much in few bytes waits until some of it is answered, and gets all of it then, be it in batches of
+// their own or in one without end.
+func TestMuchIsOwedToNobody(t *testing.T) {
+	_, _, p := pg(t)
+	h := open(t, Transaction, p, func(o *Options) { o.Pool.DefaultPoolSize = 1 })
+	const many = 3 * frame.MaxOwed
+	sync, shut := string(frame.Append(nil, 'S', "")), string(frame.Append(nil, 'C', "S\x00"))
+	for name, ask := range map[string]string{"batches": strings.Repeat(sync, many), "one batch": strings.Repeat(shut, many-1) + sync} {
+		t.Run(name, func(t *testing.T) {
+			r := h.raw()
+			r.send(query("SELECT pg_sleep(1)"))
+			go io.WriteString(r, ask)
+			most, answered := 0, 0
+			for kind := byte(0); answered < many || kind != 'Z'; {
+				k, _, err := r.next()
+				if err != nil {
+					t.Fatalf("after %d replies: %v", answered, err)
+				}
+				if kind = k; kind == '3' || kind == 'Z' {
+					answered++
+				}
+				if answered%1000 == 1 {
+					most = max(most, h.owed())
+				}
+			}
+			if most > frame.MaxOwed || most < frame.MaxOwed/2 {
+				t.Errorf("%d replies were owed, want up to %d", most, frame.MaxOwed)
+			}
+		})
+	}
+}
+
+// owed is how many replies a server connection owes.
+func (h *house) owed() (most int) {
+	h.door.mu.Lock()
+	defer h.door.mu.Unlock()
+	for s := range h.door.servers {
+		s.mu.Lock()
+		most = max(most, s.x.Owed())
+		s.mu.Unlock()
+	}
+	return most
+}
+
 // withPasswords has clients prove by SCRAM that they know the superuser's password, and returns what they add for that.
 func withPasswords(t *testing.T, o *Options) (more string) {
 	t.Helper()
