@@ -161,7 +161,7 @@ func (i *Instance) localConfig(database, appName string) (*pgconn.Config, error)
 // isOurs fails if the server of a session is known to be that of another data directory.
 func (i *Instance) isOurs(ctx context.Context, conn *pgconn.PgConn) error {
 	rows, err := session.Query(ctx, conn, "SHOW data_directory")
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) { // 42501: to a role that is no superuser
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && refused.Code == "42501" { // to a role that is no superuser
 		return nil
 	}
 	if err != nil {

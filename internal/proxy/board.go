@@ -189,11 +189,7 @@ func (b *board) show(p picture, addresses map[string][]netip.AddrPort) (cut []*s
 		b.why = "is asked whether it is writable"
 	}
 	for s := range b.sessions {
-		switch {
-		case !b.outlived(s):
-		case b.mayFinish(s):
-			s.expired.Store(true)
-		default:
+		if b.outlived(s) {
 			s.ledger.cut++
 			cut = append(cut, s)
 		}
@@ -209,14 +205,6 @@ func (b *board) outlived(s *session) bool {
 	}
 	now, ok := b.picture.find(s.pick.server)
 	return !ok || now.leads || now.address != s.pick.address
-}
-
-// mayFinish tells whether a session whose server is no replica any more may end its transaction there: one that began in recovery stays
-// read-only. Whoever keeps the session for longer would write on it afterwards.
-func (b *board) mayFinish(s *session) bool {
-	now, ok := b.picture.find(s.pick.server)
-	mode := s.ledger.config.Mode
-	return ok && !s.pick.primary && now.leads && now.address == s.pick.address && (mode == "transaction" || mode == "statement")
 }
 
 // admit lets sessions to the primary, if the picture still shows that leadership.

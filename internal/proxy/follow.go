@@ -85,8 +85,8 @@ func (f *follower) sighted(ctx context.Context, s sighting) {
 func (f *follower) see(ctx context.Context, p picture) {
 	f.seen = &p
 	f.book.Want(hostsOf(p))
-	f.hold(p.hold)
 	cut := f.board.show(p, f.addressesOf(p))
+	f.hold(p.hold)
 	for _, s := range cut {
 		s.reset()
 	}

@@ -44,12 +44,20 @@ func (p *pool) Why() string {
 	return route(b.view(time.Now()), p.l.ledger.rule, p.l.ledger.loads()).why
 }
 
-// toPrimary tells whether the listener's clients are led to the primary now, or would be.
+// toPrimary tells whether clients of the listener are at the primary, or are led there now.
 func (l *listener) toPrimary() bool {
 	b := l.board
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !l.ledger.rule.replica || route(b.view(time.Now()), l.ledger.rule, l.ledger.loads()).primary
+	if !l.ledger.rule.replica || route(b.view(time.Now()), l.ledger.rule, l.ledger.loads()).primary {
+		return true
+	}
+	for s := range b.sessions {
+		if s.ledger == l.ledger && s.pick.primary {
+			return true
+		}
+	}
+	return false
 }
 
 // Unfit are, of a pool of replicas, the servers that new sessions are not led to, while they are led to others.
@@ -136,9 +144,9 @@ func hostOf(of pooled.Seat) string {
 	return host
 }
 
-// Valid tells whether the admission holds, or the server is a replica still.
+// Valid tells whether the admission holds. A replica that is none any more is cut.
 func (s *seat) Valid() bool {
-	return !s.s.expired.Load() && (s.s.pick.admission == nil || s.s.pick.admission.ctx.Err() == nil)
+	return s.s.pick.admission == nil || s.s.pick.admission.ctx.Err() == nil
 }
 
 func (s *seat) Failed(why string) { s.board.failed(s.s.ledger, s.s.pick, why) }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,8 +27,6 @@ type session struct {
 	client stream // nil in the pooled modes
 	server *net.TCPConn
 	cut    func() // ends the session in the pooled modes
-	// expired: it is to get no new transaction.
-	expired atomic.Bool
 	// ended is closed when both connections are.
 	ended chan struct{}
 	// Bytes as they were last reported, guarded by the board: what is reported never shrinks.

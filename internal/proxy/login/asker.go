@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,10 +15,13 @@ import (
 const (
 	// maxAsking bounds the lookups that run at once.
 	maxAsking = 8
-	// keepFor is how long a session is kept for the next lookup. Anybody who can connect may have one made, and a server starts a process
-	// for each new session.
+	// keepFor is how long a session serves lookups, from when it was opened: then the next one is led to whatever server is to be used.
+	// Anybody who can connect has one made, and a server starts a process for each.
 	keepFor = 5 * time.Second
 )
+
+// errLost: the session has failed, in time.
+var errLost = errors.New("the lookup has failed")
 
 // asker looks secrets up at the server that is admitted (PgBouncer's auth_query).
 type asker struct {
@@ -37,7 +41,8 @@ type asker struct {
 type lookup struct {
 	seat   pooled.Seat
 	server *pgwire.Server
-	expiry *time.Timer
+	opened time.Time
+	expiry *time.Timer // while it is kept
 	ended  atomic.Bool
 }
 
@@ -58,11 +63,15 @@ func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) 
 		return pgwire.Secret{}, ctx.Err()
 	}
 	defer func() { <-a.asking }()
-	if l := a.take(); l != nil {
+	for l := a.take(); l != nil; l = a.take() {
+		if !l.expiry.Stop() || l.ended.Load() || !l.seat.Valid() {
+			l.end()
+			continue
+		}
 		secret, err := a.ask(ctx, l, user)
-		if err == nil || errors.Is(err, pgwire.ErrUnknownUser) || ctx.Err() != nil {
+		if !errors.Is(err, errLost) {
 			return secret, err
-		} // else it may have ended while nobody used it
+		}
 	}
 	l, err := a.open(ctx)
 	if err != nil {
@@ -71,26 +80,24 @@ func (a *asker) Secret(ctx context.Context, user string) (pgwire.Secret, error) 
 	return a.ask(ctx, l, user)
 }
 
-// take gives a session that was kept; nil: there is none.
+// take gives a session that was kept, the newest one; nil: there is none.
 func (a *asker) take() *lookup {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for n := len(a.kept) - 1; n >= 0; n-- {
-		l := a.kept[n]
-		a.kept = a.kept[:n]
-		if l.expiry.Stop() && !l.ended.Load() && l.seat.Valid() {
-			return l
-		}
-		l.end()
+	n := len(a.kept)
+	if n == 0 {
+		return nil
 	}
-	return nil
+	l := a.kept[n-1]
+	a.kept = a.kept[:n-1]
+	return l
 }
 
-// keep leaves a session for the next lookup, for a while.
+// keep leaves a session for the next lookup.
 func (a *asker) keep(l *lookup) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l.expiry = time.AfterFunc(keepFor, l.end)
+	l.expiry = time.AfterFunc(keepFor-time.Since(l.opened), l.end) // at once if that is over
 	a.kept = append(a.kept, l)
 }
 
@@ -122,7 +129,7 @@ func (a *asker) open(ctx context.Context) (*lookup, error) {
 		seat.Leave(0, 0)
 		return nil, err
 	}
-	l := &lookup{seat: seat, server: server}
+	l := &lookup{seat: seat, server: server, opened: time.Now()}
 	made <- l
 	return l, nil
 }
@@ -136,8 +143,11 @@ func (a *asker) ask(ctx context.Context, l *lookup, user string) (pgwire.Secret,
 		a.keep(l)
 		return secret, err
 	}
-	a.doubt(ctx, answered, l.seat, err)
 	l.end()
+	if answered.Err() == nil {
+		return secret, fmt.Errorf("%w: %w", errLost, err)
+	}
+	a.doubt(ctx, answered, l.seat, err)
 	return secret, err
 }
 

@@ -178,19 +178,6 @@ func (s *server) forward(c *client, turns uint64) error {
 	return nil
 }
 
-// abandon has a server stop what its connection, which is closed, was used for: it would notice only when it has something to say, and
-// hold its locks, and its place among max_connections, until then. Nobody hears what becomes of that, so nothing has to be made sure of;
-// what waits for a standby is left alone, else others would see what may be lost yet.
-func (d *Door) abandon(s *server) {
-	waits, err := d.waitsForStandby(d.ctx, s)
-	if err == nil && !waits {
-		err = d.sendCancel(d.ctx, s)
-	}
-	if err != nil && d.ctx.Err() == nil {
-		d.opt.Log.Warn("a statement that took longer than query_timeout may still run", "server", s.seat.Server(), "error", err)
-	}
-}
-
 func (s *server) owes(c *client, turns uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -337,7 +337,7 @@ func (c *client) forward(part []byte) error {
 // send enters and sends as many messages as there are in b. The server is locked, and is unlocked.
 func (c *client) send(s *server, b []byte) (want int, err error) {
 	s.stopped = false // what it has sent may have to wait, and that is no fault of its own
-	if err := c.await(s, func() bool { return s.cancelled.unclear() || s.x.Owed() >= frame.MaxOwed }); err != nil {
+	if err := c.await(s, func() bool { return s.cancelled.unclear() || s.crowded() }); err != nil {
 		s.mu.Unlock()
 		return 0, err
 	}
@@ -406,6 +406,18 @@ func (c *client) hesitate(s *server, kind byte, want int, err error) (int, error
 		return 0, fmt.Errorf("%w: a password after the login", frame.ErrMessage)
 	}
 	return 0, io.EOF
+}
+
+// crowded tells whether as much is owed as may be. A server that is gone meanwhile would be noticed by nobody, if its client does not read.
+// The server is locked.
+func (s *server) crowded() bool {
+	if s.x.Owed() < frame.MaxOwed {
+		return false
+	}
+	if !s.cutoff && s.in.hungUp() {
+		s.hurry()
+	}
+	return true
 }
 
 // await waits as long as that holds, the client has the server, and is there itself: while it waits, nobody reads it. The

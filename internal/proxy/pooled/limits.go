@@ -129,7 +129,7 @@ func (s *server) tooLong(code, limit string) *pgwire.Error {
 	return &pgwire.Error{Code: code, Message: limit}
 }
 
-// end closes the server connection, tells its client why, and has the server stop what it is at, if that is still so: the client may have gone on since, or the connection
+// end closes the server connection, and tells its client why, if that is still so: the client may have gone on since, or the connection
 // been lent to another.
 func (o overdue) end() {
 	s := o.server
@@ -139,11 +139,7 @@ func (o overdue) end() {
 		s.mu.Unlock()
 		return
 	}
-	waits := s.looked.waits
 	s.breakOff(why)
-	if waits && s.key != nil {
-		s.door.abandon(s)
-	}
 }
 
 // idleFor is how long the client has sent nothing, and had no server, as far as since tells. The door is locked.
