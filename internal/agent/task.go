@@ -202,7 +202,7 @@ func (a *Agent) takeOutcome(ctx context.Context, r taskResult) {
 	if r.kind.ChangesData() {
 		a.keep.kept = nil
 	}
-	if r.kind == ha.Start {
+	if r.kind == ha.Start || r.kind == ha.RestartServer {
 		st.startError = r.err
 	}
 	if r.err != nil {

@@ -139,7 +139,7 @@ func (p *Plan) layOut(shape Shape) string {
 	var etcd, nodes strings.Builder
 	for n := 1; n <= shape.Members; n++ {
 		name := fmt.Sprintf("db%d", n)
-		usual := 14_000 + n*1000 // all below the range of connections' own ports, as freeport's are
+		usual := 9_000 + n*1000 // below freeport's, and those are below the range of connections' own ports
 		client, peer, sql, rest := at(usual+379), at(usual+380), at(usual+432), at(usual+8)
 		fmt.Fprintf(&etcd, "    %s: {client: %q, peer: %q}\n", name, client, peer)
 		fmt.Fprintf(&nodes, "  %s: {postgresql: {listen: %q, data_dir: %q}, restapi: {listen: %q}}\n", name, sql, filepath.Join(p.Dir, name), rest)

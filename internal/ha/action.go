@@ -124,7 +124,7 @@ type Memory struct {
 	LastFlight cluster.Instant `json:"last_flight,omitempty"`
 	// BootstrapFailed is why this member could not make the cluster's first database.
 	BootstrapFailed string `json:"bootstrap_failed,omitempty"`
-	// StartFailures counts failed starts in a row, ReadFailures those among them in which the server had come to its data.
+	// StartFailures counts failed starts in a row, ReadFailures those at which the server had come to its data.
 	StartFailures int `json:"start_failures,omitempty"`
 	ReadFailures  int `json:"read_failures,omitempty"`
 	// PromoteFailed is when a promotion last failed; the member does not race for a TTL after it.

@@ -96,8 +96,8 @@ var (
 	ErrNoCheckpoint = errors.New("the upstream has not finished a checkpoint since its promotion")
 	// ErrNotReady: the server runs, but did not accept connections in time.
 	ErrNotReady = errors.New("the server does not accept connections yet")
-	// ErrRead: a server that was started ended when it had come to its data, which may so be to blame. No other failed start says
-	// anything against them: a port may be taken, a parameter wrong, a library missing.
+	// ErrRead: a server that was started ended when it had come to its data, which may so be to blame. No other start that has
+	// ended says anything against them: a port may be taken, a parameter wrong, a library missing.
 	ErrRead = errors.New("the server ended at once, when it had come to its data")
 	// ErrNotRunning: no server runs in the data directory.
 	ErrNotRunning = errors.New("the server is not running")

@@ -95,7 +95,7 @@ func poolKeys(p string) []Key {
 		duration("server_check_delay", "30s", "See server_check_query; 0: always."),
 		duration("server_lifetime", "3600s", "Older server connections are closed when they are not in use, one by one; 0: each is used once."),
 		duration("server_idle_timeout", "600s", "Server connections that nobody has used for so long are closed."),
-		duration("server_login_retry", "15s", "Pause after a server connection that could not be opened; here at most a second."),
+		duration("server_login_retry", "15s", "Pause after a server connection that could not be opened; here between 0.1 s and a second."),
 		duration("query_timeout", "0", "A statement that takes longer ends its client's connection."),
 		duration("query_wait_timeout", "120s", "How long a statement waits for a free server connection; then the client's connection is closed."),
 		duration("client_idle_timeout", "0", "A client that sends nothing for so long is closed."),

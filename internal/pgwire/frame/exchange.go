@@ -44,9 +44,6 @@ func (x *Exchange[T]) Edge() bool {
 	return x.n == 0 && !x.batch && !x.skipping && !x.copying && x.Status == 'I'
 }
 
-// MaxOwed is how many replies may be owed before a client has to wait: it may ask for much in few bytes, and read none of it.
-const MaxOwed = 1 << 16
-
 // Owed is how many replies are owed.
 func (x *Exchange[T]) Owed() int { return x.n }
 

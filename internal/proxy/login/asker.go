@@ -50,7 +50,6 @@ type lookup struct {
 func (l *lookup) end() {
 	if l.ended.CompareAndSwap(false, true) {
 		_ = l.server.Terminate() // a good-bye
-		l.seat.Conn().Close()
 		l.seat.Leave(0, 0)
 	}
 }
@@ -105,16 +104,11 @@ func (a *asker) keep(l *lookup) {
 func (a *asker) open(ctx context.Context) (*lookup, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	made := make(chan *lookup, 1)
-	seat, err := a.cluster.Connect(ctx, sync.OnceFunc(func() {
-		cancel()
-		go func() {
-			if l, ok := <-made; ok {
-				l.end()
-			}
-		}()
-	}))
+	over, cut := context.WithCancel(context.Background())
+	defer context.AfterFunc(over, cancel)()
+	seat, err := a.cluster.Connect(ctx, cut)
 	if err != nil {
+		cut()
 		return nil, err
 	}
 	o := a.login
@@ -123,14 +117,13 @@ func (a *asker) open(ctx context.Context) (*lookup, error) {
 	defer end()
 	server, err := pgwire.Login(answered, seat.Conn(), o)
 	if err != nil {
-		close(made)
-		seat.Conn().Close()
 		a.doubt(ctx, answered, seat, err)
 		seat.Leave(0, 0)
+		cut()
 		return nil, err
 	}
 	l := &lookup{seat: seat, server: server, opened: time.Now()}
-	made <- l
+	context.AfterFunc(over, l.end)
 	return l, nil
 }
 

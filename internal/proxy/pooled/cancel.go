@@ -25,7 +25,7 @@ type cancelled struct {
 	verifying bool
 	late      int // so many verifications were hit by the request
 	stash     []byte
-	calm      sync.Cond // verifying or pending have ended
+	calm      sync.Cond // verifying or pending have ended, or a turn: somebody may go on
 }
 
 // unclear tells whether what is sent next has to wait: for the request that is on its way, or for the verification.

@@ -334,10 +334,13 @@ func (c *client) forward(part []byte) error {
 	return c.write(s, part, len(part) < c.pass)
 }
 
+// maxOwed is how many replies may be owed before a client has to wait: it may ask for much in few bytes, and read none of it.
+const maxOwed = 1 << 16
+
 // send enters and sends as many messages as there are in b. The server is locked, and is unlocked.
 func (c *client) send(s *server, b []byte) (want int, err error) {
 	s.stopped = false // what it has sent may have to wait, and that is no fault of its own
-	if err := c.await(s, func() bool { return s.cancelled.unclear() || s.crowded() }); err != nil {
+	if err := c.awaitRoom(s); err != nil {
 		s.mu.Unlock()
 		return 0, err
 	}
@@ -356,7 +359,7 @@ func (c *client) send(s *server, b []byte) (want int, err error) {
 	last := c.prepared.parcel
 	c.prepared.begin()
 	used, more := 0, 0
-	for used < len(b) && more == 0 && len(p.out) < maxKept && s.x.Owed() < frame.MaxOwed { // a message of a few bytes may need a whole Parse before it
+	for used < len(b) && more == 0 && len(p.out) < maxKept && s.x.Owed() < maxOwed { // a message of a few bytes may need a whole Parse before it
 		kind, size := frame.Next(b[used:])
 		if size == 0 {
 			want = frame.Head
@@ -408,16 +411,20 @@ func (c *client) hesitate(s *server, kind byte, want int, err error) (int, error
 	return 0, io.EOF
 }
 
-// crowded tells whether as much is owed as may be. A server that is gone meanwhile would be noticed by nobody, if its client does not read.
-// The server is locked.
-func (s *server) crowded() bool {
-	if s.x.Owed() < frame.MaxOwed {
-		return false
-	}
-	if !s.cutoff && s.in.hungUp() {
-		s.hurry()
-	}
-	return true
+// awaitRoom waits until what is sent next may be: while a cancel request is on its way or is made good, or too much is owed. The server is
+// locked.
+func (c *client) awaitRoom(s *server) error {
+	limit := maxOwed
+	defer func() { s.crowded = false }()
+	return c.await(s, func() bool {
+		if s.crowded = s.x.Owed() >= limit; s.crowded {
+			limit = maxOwed / 2 // so that it does not wait again for every reply
+			if !s.cutoff && s.in.hungUp() {
+				s.hurry() // nobody writes to it, who would notice, and its client may not read
+			}
+		}
+		return s.crowded || s.cancelled.unclear()
+	})
 }
 
 // await waits as long as that holds, the client has the server, and is there itself: while it waits, nobody reads it. The

@@ -118,7 +118,7 @@ func (s *server) awaited() bool { return s.x.Owes() || len(s.cancelled.stash) > 
 // paused tells whether the client keeps the connection, and it is the client's turn: to go on with its transaction, with a message, with
 // its data or to a Sync, or to read what it has asked for. The server is locked.
 func (s *server) paused() bool {
-	return s.stopped || !s.writing && (s.x.Copying() || s.x.Stalled()) || !s.awaited() && (!s.x.Edge() || s.flushing > 0)
+	return s.stopped || !s.writing && !s.crowded && (s.x.Copying() || s.x.Stalled()) || !s.awaited() && (!s.x.Edge() || s.flushing > 0)
 }
 
 // tooLong is what the client is told, unless the end may leave something committed. The server is locked.

@@ -48,6 +48,7 @@ type server struct {
 	// the connection was lent, or was at an edge last, has left yet.
 	writing, fresh bool
 	stopped        bool // in the middle of a message, whose rest the client is to send
+	crowded        bool // the client is not read, since too much is owed
 	// flushing: so many writes to the client are under way. settled: the reading goroutine has nothing left.
 	flushing int
 	settled  bool
