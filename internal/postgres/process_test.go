@@ -315,55 +315,46 @@ func TestCloseLeavesTheServerRunning(t *testing.T) {
 	_, _ = syscall.Wait4(pid, &ws, 0, nil)
 }
 
+// TestStartTellsWhyItFailed, and whether that says anything against the data: a wrong parameter, a port that is taken and a wrong rule of
+// pg_hba.conf do not, a lost segment of WAL does. The port is tried after a start that went well, too, of which the server's file of
+// options is left.
 func TestStartTellsWhyItFailed(t *testing.T) {
 	o := pgtest.Options(t, "a")
 	a := pgtest.New(t, o)
 	ctx := pgtest.Context(t)
 	pgtest.Init(t, a, o)
 	s := pgtest.Settings()
-	s.Parameters["shared_buffers"] = "lots"
-	_, err := a.Configure(s, nil, false)
-	pgtest.Must(t, err)
-	_, err = a.Start(ctx, s)
-	if err == nil || !strings.Contains(err.Error(), "shared_buffers") {
-		t.Errorf("the error does not name the parameter: %v", err)
+	unread := func(what, named string) {
+		t.Helper()
+		if _, err := a.Start(ctx, s); err == nil || errors.Is(err, postgres.ErrRead) || !strings.Contains(err.Error(), named) {
+			t.Errorf("%s: the error is to name %q, and to be none of the data's: %v", what, named, err)
+		}
 	}
-	if errors.Is(err, postgres.ErrRead) {
-		t.Errorf("a wrong parameter is blamed on the data: %v", err)
-	}
-}
-
-// TestStartTellsWhetherItReadTheData: a port that is taken, or a wrong rule in pg_hba.conf, says nothing against the data, a lost segment of WAL does. Each is tried
-// after a start that went well, too, of which the server's file of options is left.
-func TestStartTellsWhetherItReadTheData(t *testing.T) {
-	o := pgtest.Options(t, "a")
-	a := pgtest.New(t, o)
-	ctx := pgtest.Context(t)
-	pgtest.Init(t, a, o)
-	s := pgtest.Settings()
-	_, err := a.Configure(s, nil, false)
-	pgtest.Must(t, err)
-	unread := func(when string) {
+	taken := func(when string) {
 		t.Helper()
 		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", o.Port))
 		pgtest.Must(t, err)
 		defer l.Close()
-		if _, err := a.Start(ctx, s); err == nil || errors.Is(err, postgres.ErrRead) || !strings.Contains(err.Error(), strconv.Itoa(o.Port)) {
-			t.Errorf("%s, a port that is taken: %v", when, err)
-		}
+		unread("a port that is taken, "+when, strconv.Itoa(o.Port))
 	}
-	unread("never started")
+	right := s.Parameters["shared_buffers"]
+	s.Parameters["shared_buffers"] = "lots"
+	_, err := a.Configure(s, nil, false)
+	pgtest.Must(t, err)
+	unread("a wrong parameter", "shared_buffers")
+	s.Parameters["shared_buffers"] = right
+	_, err = a.Configure(s, nil, false)
+	pgtest.Must(t, err)
+	taken("never started")
 	_, err = a.Start(ctx, s)
 	pgtest.Must(t, err)
 	pgtest.Must(t, a.Stop(ctx, postgres.StopFast, nil))
-	unread("started before")
+	taken("started before")
 	hba := filepath.Join(o.DataDir, "pg_hba.conf")
 	rules, err := os.ReadFile(hba)
 	pgtest.Must(t, err)
 	pgtest.Must(t, os.WriteFile(hba, append([]byte("hots all all all trust\n"), rules...), 0o600))
-	if _, err := a.Start(ctx, s); err == nil || errors.Is(err, postgres.ErrRead) || !strings.Contains(err.Error(), "hots") {
-		t.Errorf("a wrong rule of access: %v", err)
-	}
+	unread("a wrong rule", "hots")
 	pgtest.Must(t, os.WriteFile(hba, rules, 0o600))
 	segments, err := filepath.Glob(filepath.Join(o.DataDir, "pg_wal", "0*"))
 	pgtest.Must(t, err)

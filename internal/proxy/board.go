@@ -72,7 +72,7 @@ func (b *board) choose(l *ledger) (p pick, changed <-chan struct{}, retry time.D
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p.choice = route(b.view(now), l.rule, l.loads())
+	p.choice = b.route(l, now)
 	if p.server == "" {
 		return p, b.changed, b.nextExpiry(now)
 	}
@@ -84,6 +84,9 @@ func (b *board) choose(l *ledger) (p pick, changed <-chan struct{}, retry time.D
 	l.tally(p.server).pending++
 	return p, b.changed, 0
 }
+
+// route is where a new session of the listener would be led to. The board is locked.
+func (b *board) route(l *ledger, now time.Time) choice { return route(b.view(now), l.rule, l.loads()) }
 
 // drop takes back what choose counted.
 func (b *board) drop(l *ledger, p pick) {

@@ -41,7 +41,7 @@ func (p *pool) Why() string {
 	b := p.l.board
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return route(b.view(time.Now()), p.l.ledger.rule, p.l.ledger.loads()).why
+	return b.route(p.l.ledger, time.Now()).why
 }
 
 // toPrimary tells whether clients of the listener are at the primary, or are led there now.
@@ -49,7 +49,7 @@ func (l *listener) toPrimary() bool {
 	b := l.board
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !l.ledger.rule.replica || route(b.view(time.Now()), l.ledger.rule, l.ledger.loads()).primary {
+	if !l.ledger.rule.replica || b.route(l.ledger, time.Now()).primary {
 		return true
 	}
 	for s := range b.sessions {

@@ -44,7 +44,7 @@ func (b *board) timedOut(l *ledger) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l.timeouts++
-	if c := route(b.view(time.Now()), l.rule, l.loads()); c.server == "" {
+	if c := b.route(l, time.Now()); c.server == "" {
 		return c.why
 	}
 	return "its turn had not come"

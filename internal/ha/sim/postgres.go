@@ -60,14 +60,9 @@ func (m *member) launch(done func(err error)) *server {
 	}
 	w.note(m.name, "server starts, standby %v", m.data.signal)
 	w.after(takes, &s.process, func() {
-		if m.portTaken > 0 {
+		if err := m.refusal(); err != nil {
 			s.postmasterGone(0)
-			done(errUnread)
-			return
-		}
-		if m.startFails > 0 || m.full == "wal" || m.data.kind != ha.DiskData || m.data.torn {
-			s.postmasterGone(0)
-			done(errStart)
+			done(err)
 			return
 		}
 		if m.data.stuck && m.data.signal { // it never becomes consistent, and answers nobody
@@ -77,6 +72,17 @@ func (m *member) launch(done func(err error)) *server {
 		done(nil)
 	})
 	return s
+}
+
+// refusal is why a server does not start here; nil: it does.
+func (m *member) refusal() error {
+	switch {
+	case m.portTaken > 0:
+		return errUnread
+	case m.startFails > 0, m.full == "wal", m.data.kind != ha.DiskData, m.data.torn:
+		return errStart
+	}
+	return nil
 }
 
 // begin is the moment in which connections are accepted.

@@ -108,7 +108,6 @@ func (a *asker) open(ctx context.Context) (*lookup, error) {
 	defer context.AfterFunc(over, cancel)()
 	seat, err := a.cluster.Connect(ctx, cut)
 	if err != nil {
-		cut()
 		return nil, err
 	}
 	o := a.login
@@ -119,7 +118,6 @@ func (a *asker) open(ctx context.Context) (*lookup, error) {
 	if err != nil {
 		a.doubt(ctx, answered, seat, err)
 		seat.Leave(0, 0)
-		cut()
 		return nil, err
 	}
 	l := &lookup{seat: seat, server: server, opened: time.Now()}
